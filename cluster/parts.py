@@ -25,7 +25,7 @@ from cluster.lending import borrowed
 from cluster.part_actor import COMPUTED, PartJob, StageStopped
 from cluster.pool import TRIES, Part
 from cluster.progress import Progress
-from cluster.quarantine import MOST, lift_quarantine
+from cluster.quarantine import MOST, MOST_ROWS, lift_quarantine
 from cluster.stage_files import IDS, Plan, rows_per_part
 from cluster.stage_progress import StageProgress
 from fgvr import storage, tables
@@ -157,7 +157,8 @@ def _stream(job: PartJob, pending: list[int], again: Mapping[int, int], rows: in
                 parts,
                 at_once=min(workers.min_workers, most),
                 most=most,
-                lives=MOST + TRIES,  # `Quarantine` gives a part up earlier, unless workers die before starting it
+                # `Quarantine` gives a part up earlier, unless workers die before starting it.
+                lives=MOST + MOST_ROWS + TRIES,
                 waits_for=waits_for,
                 gate=gate,
             )

@@ -3,7 +3,9 @@
 A pool gives the part of a dead worker to the next one, however often. Usually that is right: a node was preempted, an
 engine broke. But an image that crashes a decoder or exhausts the memory would kill one worker after another. So a part
 whose workers died `WHOLE` times is computed row by row, and each row is recorded before it is tried. The next worker
-that finds a row started and not finished makes it a failed row. After `MOST` deaths the part is given up.
+that finds a row started and not finished makes it a failed row. After `MOST` deaths in a row without a further row
+computed, the part is given up: then it is hardly the rows; and after `MOST_ROWS` rows that killed their workers, since
+each of them costs a start.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ from fgvr import storage
 from fgvr.errors import UserError
 from fgvr.schemas import Failure, Reason
 
-WHOLE, MOST = 2, 8
+WHOLE, MOST, MOST_ROWS = 2, 8, 32
 
 
 class PartGivenUp(UserError):
-    """A part killed so many workers that its rows cannot be the cause."""
+    """A part killed so many workers that its rows can hardly be the cause, or too many of its rows did."""
 
 
 class Quarantine:
@@ -36,14 +38,25 @@ class Quarantine:
     def __init__(self, folder: str, number: int) -> None:
         self.number = number
         self.uri = storage.join(folder, "attempts", f"{number:08d}.json")
-        self.deaths, self.culprits, self.current = 0, list[int](), None
+        self.deaths, self.barren, self.furthest, self.culprits = 0, 0, 0, list[int]()
+        self.done = 0  # rows computed one by one by this worker
         if storage.exists(self.uri):
             facts = json.loads(storage.read_bytes(self.uri))
             self.deaths = facts["begun"]
             self.culprits = facts["culprits"] + ([] if facts["current"] is None else [facts["current"]])
+            further = facts["done"] > facts["furthest"]
+            self.barren = 0 if further else facts["barren"] + 1
+            self.furthest = max(facts["done"], facts["furthest"])
 
     def _write(self, current: int | None) -> None:
-        facts = {"begun": self.deaths + 1, "culprits": self.culprits, "current": current}
+        facts = {
+            "begun": self.deaths + 1,
+            "barren": self.barren,
+            "furthest": self.furthest,
+            "done": self.done,
+            "culprits": self.culprits,
+            "current": current,
+        }
         storage.write_bytes(self.uri, json.dumps(facts).encode())
 
     def process(self, rows: pa.Table, work: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> pa.Table:
@@ -53,7 +66,13 @@ class Quarantine:
             PartGivenUp: too many workers died on this part.
         """
         ids = rows["image_id"].to_pylist()
-        if self.deaths >= MOST:
+        if len(self.culprits) >= MOST_ROWS:
+            raise PartGivenUp(
+                f"part {self.number} (image ids {ids[0]}..{ids[-1]}): {len(self.culprits)} of its {len(ids)} rows each "
+                f"killed the worker that computed them, the first ones {self.culprits[:5]} (image ids); look at their "
+                "images in the table samples, and leave out or replace what is not a photo. What is done is kept."
+            )
+        if self.barren >= MOST:
             raise PartGivenUp(
                 f"part {self.number} (image ids {ids[0]}..{ids[-1]}) has killed {self.deaths} workers; their last "
                 "messages are in Ray's log files. Is there too little memory (the stage's workers.num_cpus and "
@@ -71,7 +90,9 @@ class Quarantine:
         if image_id in self.culprits:
             return failed_row(image_id, Failure(Reason.ENGINE_ERROR, "its worker died while computing it"), schema)
         self._write(image_id)
-        return work(row).cast(schema)
+        computed = work(row).cast(schema)
+        self.done += 1
+        return computed
 
     def finished(self) -> None:
         """The part is written: delete the record of its deaths."""

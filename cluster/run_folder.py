@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import uuid
@@ -21,11 +22,13 @@ log = logging.getLogger(__name__)
 
 
 CONFIG_FILE = "config.yaml"
-_LEFT = frozenset({lease.FOLDER, outbox.FOLDER, run_record.FILE, tracking.RUN_FILE, tracking_store.FILE}) | frozenset(
-    {budget.FILE, "rates.json", "replies", "probe"}
-)
-"""Names that mark a run folder without a config: its run was interrupted early, the config was removed, or a plan was
-probed for a run to come."""
+PROBE, REPLIES = "probe", "replies"
+_JSON = frozenset({run_record.FILE, tracking.RUN_FILE, budget.FILE, "rates.json"})
+_FOLDERS = {lease.FOLDER: (".json",), outbox.FOLDER: (".json",), REPLIES: (".replies", ".index")}
+"""What a run folder without a config may hold, with the endings of the files in its folders: its run was interrupted
+early, the config was removed, or a plan was probed for a run to come. A name alone proves nothing."""
+_FIELDS = {"run": ("folder", "max_error_share", "retry_failed"), "ingest": ("source", "limits"), "mllm": ("kind",)}
+"""Fields by which a run's config, which has them all, differs from one that a person wrote."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 SECONDS = 60.0
@@ -40,8 +43,7 @@ def check_run_folder(folder: str) -> None:
     """Raise RunFolderError where `folder` is neither empty nor a run's: a run writes and removes files there."""
     if is_run(folder):
         return
-    files, folders = storage.list_entries(folder)
-    others = [name for name in [*files, *folders] if name not in _LEFT and not name.endswith(".lock")]
+    others = _others_than_a_runs(folder)
     if others:
         raise RunFolderError(
             f"run.folder, run.name: {folder} holds something that is no run ({min(others)} …), and a run would write "
@@ -55,11 +57,46 @@ def is_run(folder: str) -> bool:
 
 
 def _is_config(folder: str) -> bool:
+    """Whether a folder holds a config as runs save it: complete, and without a comment."""
     try:
-        tree = read_yaml(decoded(storage.read_bytes(storage.join(folder, CONFIG_FILE))))
+        text = decoded(storage.read_bytes(storage.join(folder, CONFIG_FILE)))
+        tree = read_yaml(text)
     except (OSError, YamlError, UnicodeDecodeError):
         return False
-    return isinstance(tree, dict) and {"run", "ingest", "mllm"} <= set(tree)
+    if not isinstance(tree, dict) or text.lstrip().startswith("#"):
+        return False
+    parts = {part: tree.get(part) for part in _FIELDS}
+    return all(isinstance(value, dict) and set(_FIELDS[part]) <= set(value) for part, value in parts.items())
+
+
+def _others_than_a_runs(folder: str) -> list[str]:
+    """Visible entries of a folder that no run has left there."""
+    files, folders = storage.list_entries(folder)
+    foreign = [name for name in files if not _is_left(storage.join(folder, name), name)]
+    return foreign + [name for name in folders if not _is_left_folder(storage.join(folder, name), name)]
+
+
+def _is_left(file: str, name: str) -> bool:
+    if name == tracking_store.FILE:
+        return storage.read_bytes(file, 0, 6) in {b"", b"SQLite"}
+    if name.endswith(".lock"):
+        return not storage.read_bytes(file, 0, 1)
+    if name not in _JSON:
+        return False
+    try:
+        return isinstance(json.loads(storage.read_bytes(file)), dict)
+    except ValueError:
+        return False
+
+
+def _is_left_folder(folder: str, name: str) -> bool:
+    if name == PROBE:  # a small run of its own
+        return is_run(folder) or not _others_than_a_runs(folder)
+    endings = _FOLDERS.get(name)
+    if endings is None:
+        return False
+    files, folders = storage.list_entries(folder)
+    return not folders and all(file.endswith(endings) for file in files)
 
 
 def _has_tables(folder: str) -> bool:

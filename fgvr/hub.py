@@ -53,7 +53,7 @@ def file_of(name: str, file: str, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     known = None if _kept is None else _kept.get((name, revision))
-    away = not constants.HF_HUB_OFFLINE and _has_no_address(constants.ENDPOINT)
+    away = not constants.HF_HUB_OFFLINE and has_no_network()
     try:
         found = Path(hf_hub_download(name, file, revision=known or revision, local_files_only=away))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
@@ -69,6 +69,13 @@ def file_of(name: str, file: str, revision: str | None = None) -> Path:
     if _kept is not None:
         _kept[name, revision] = found.parent.name
     return found
+
+
+def has_no_network() -> bool:
+    """Whether the hub's name cannot be looked up, so that only its cache on this machine can give anything."""
+    from huggingface_hub import constants
+
+    return _has_no_address(constants.ENDPOINT)
 
 
 @cache

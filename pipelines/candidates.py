@@ -213,8 +213,9 @@ class _Made:
             return held_out_sets(config, found, own, known, space=len(space))
 
         compared = compared_with_own(run, own.first, embedded, len(space), sets_of)
-        if config.guard and compared.verdict.decision != "sets":
-            log.warning("candidates: the guard keeps the own labels (candidates.guard)")
+        if config.guard and (agreement.singular or compared.verdict.decision != "sets"):
+            why = f": {agreement.singular}, so that held-out labels decide nothing" if agreement.singular else ""
+            log.warning("candidates: the guard keeps the own labels (candidates.guard)%s", why)
             return cls(single_sets(own.first).only(embedded), "single", compared, believed)
         return cls(sets, config.method, compared, believed)
 

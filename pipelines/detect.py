@@ -139,7 +139,7 @@ def decides(settings: Detect, config: Config) -> dict[str, Any]:
 def check_detection(config: Config) -> None:
     """Raise a ConfigError for a config from which no detector can learn."""
     from fgvr.detection.coco import Category
-    from fgvr.detection.model import AspectDetector, DetectorSpec
+    from fgvr.detection.model import AspectDetector, DetectorSpec, pretrained_weights
 
     source, detect = config.ingest.source, config.detect
     if not isinstance(source, CocoSource | BirdScenesSource):
@@ -164,6 +164,8 @@ def check_detection(config: Config) -> None:
     elif detect.alpha > 0 and not isinstance(source, BirdScenesSource):
         raise ConfigError("detect.aspects = truth: only drawn scenes have true answers; take mllm")
     AspectDetector(DetectorSpec(detect.model, (Category(1, "a"),)))
+    if detect.pretrained:
+        pretrained_weights(detect.model.backbone)  # the hub has them, or its cache here
 
 
 class Detections(RowStage):

@@ -19,11 +19,13 @@ from fgvr.config.data import DRAWN
 from fgvr.images.read import ImageError, read_image
 from fgvr.mllm.backend import Size
 from fgvr.mllm.request_tokens import PHOTO, image_tokens
+from fgvr.redact import masked
 from fgvr.report.costs import Billing, Machine, usd_of
 from fgvr.report.estimates import FILE, Estimate, estimates_json, read_estimates
 from fgvr.report.prices import SHIPPED, read_prices
 from fgvr.report.results import StageResult
 from fgvr.sources.source import read_source
+from fgvr.storage_errors import StorageRefused
 from fgvr.tables import Table
 from pipelines import room
 from pipelines.asks import Ask, Load, Task, asks, naming_all, tasks
@@ -70,7 +72,8 @@ def bill_of(look: Look, tables: Iterable[str]) -> Bill:
 def tell_bill(run: Run, tables: Sequence[str]) -> None:
     """Log the bill, with a warning where it is due, before anything is asked; lists the samples first."""
     run.table("samples")
-    look = measured(run.looking())
+    look = run.looking()
+    unread = measured(look)
     bill = bill_of(look, tables)
     check_keys(run.config, [stage_of(line.ask.stage) for line in bill.lines])
     expect(look, bill)
@@ -78,7 +81,7 @@ def tell_bill(run: Run, tables: Sequence[str]) -> None:
     if bill.lines:
         for line in bill.table() if bill.free else bill.page():
             log.info("%s", line)
-    for words in _warnings(run.config, run.folder, bill):
+    for words in [*unread, *_warnings(run.config, run.folder, bill)]:
         log.warning("%s", words)
 
 
@@ -101,18 +104,18 @@ def _estimate(line: Line) -> Estimate:
     return Estimate(line.rows, load.requests, load.prompt, load.output, line.seconds, line.usd, source)
 
 
-def measured(look: Look) -> Look:
-    """The look, with the size of a typical photo where the samples are listed."""
-    samples = look.table("samples")
-    look.count(replace(photos_of(look), size=_usual_size(samples, look.config)))
-    return look
+def measured(look: Look) -> list[str]:
+    """Let the look know the size of a typical photo where the samples are listed; returns a warning if none opens."""
+    size, unread = _usual_size(look.table("samples"), look.config)
+    look.count(replace(photos_of(look), size=size))
+    return unread
 
 
 def plan(config: Config, tables: Sequence[str]) -> str:
     """The bill as text for a run that is not started; lists the photos where there is no samples table."""
-    look = Look.of(config)
+    look, unread = Look.of(config), list[str]()
     with quietly():
-        measured(look)
+        unread = measured(look)
     if "samples" not in look.tables:
         if isinstance(config.ingest.source, DRAWN):
             look.count(Photos.drawn(config.ingest.source))
@@ -123,7 +126,7 @@ def plan(config: Config, tables: Sequence[str]) -> str:
     bill, photos = bill_of(look, tables), look.photos
     splits = ", ".join(f"{split} {count:,}" for split, count in sorted(photos.splits.items()))
     lines = [f"{photos.total:,} photos ({splits})", *bill.page()]
-    lines += [f"warning: {words}" for words in _warnings(config, look.folder, bill)]
+    lines += [f"warning: {words}" for words in [*unread, *_warnings(config, look.folder, bill)]]
     return "\n".join([*lines, "nothing was started"]) + "\n"
 
 
@@ -171,13 +174,23 @@ def _priced(ask: Ask, rows: int, row: Load, rate: Rate | None, money: Billing) -
     return Line(ask, rows, load, seconds, usd, source)
 
 
-def _usual_size(samples: Table, config: Config) -> Size:
-    """The median size of a few photos; an assumed size where none can be read."""
+def _usual_size(samples: Table, config: Config) -> tuple[Size, list[str]]:
+    """The median size of a few photos; where none can be read, an assumed size and a warning.
+
+    They lie evenly over the table: if not one opens, a disk is not mounted, or a bucket's credentials are missing.
+    """
     places: Any = np.unique(np.linspace(0, samples.rows - 1, 5).round().astype(int)) if samples.rows else []
-    sizes = []
+    sizes, errors = list[Size](), list[str]()
     for uri in samples.take(np.array(places, dtype=np.int64), ["uri"])["uri"].to_pylist() if len(places) else []:
         try:
             sizes.append(read_image(uri, config.ingest.limits).size)
-        except (ImageError, OSError):
-            continue
-    return sorted(sizes, key=lambda size: size[0] * size[1])[len(sizes) // 2] if sizes else PHOTO
+        except (ImageError, OSError, StorageRefused) as error:
+            errors.append(f"{masked(uri)}: {masked(str(error))}")
+    if sizes:
+        return sorted(sizes, key=lambda size: size[0] * size[1])[len(sizes) // 2], []
+    if not errors:
+        return PHOTO, []
+    return PHOTO, [
+        f"none of {len(errors)} photos from all over the source can be read, so perhaps all will fail: {errors[0]}. Is "
+        "every disk mounted, and are credentials set where the photos are read?"
+    ]

@@ -21,7 +21,7 @@ from cluster import budget
 from cluster.ownership import owned
 from cluster.part_actor import SECONDS
 from cluster.run import open_run
-from cluster.run_folder import check_run_folder
+from cluster.run_folder import PROBE, check_run_folder
 from fgvr import storage, tables
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FOLDER = "probe"
-"""The run of a probe, inside the run folder."""
 EPOCHS = 3
 """Passes over the photos in each training run; the last one is timed."""
 ASKED = 0.9
@@ -67,7 +65,8 @@ def probe(config: Config, names: Sequence[str], photos: int) -> list[str]:
     with quietly():
         look.table("samples")
     check_run_folder(look.folder)
-    place = storage.join(look.folder, FOLDER)
+    place = storage.join(look.folder, PROBE)
+    check_run_folder(place)  # it is removed below
     with owned(look.folder), tempfile.TemporaryDirectory() as temporary:
         storage.remove(place)  # left by a probe that was killed
         try:
@@ -193,7 +192,7 @@ def _small(config: Config, folder: str, rows: int, temporary: Path) -> Config:
     return config.model_copy(
         update={
             "run": config.run.model_copy(
-                update={"folder": folder, "name": FOLDER, "max_error_share": 1.0, "retry_failed": False}
+                update={"folder": folder, "name": PROBE, "max_error_share": 1.0, "retry_failed": False}
             ),
             "tracking": config.tracking.model_copy(
                 update={"uri": f"sqlite:///{temporary / 'mlflow.db'}", "log_models": False}

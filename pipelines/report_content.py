@@ -15,7 +15,7 @@ from cluster import budget
 from fgvr import storage
 from fgvr.arrays import NONE
 from fgvr.beliefs.guard import Verdict
-from fgvr.candidates.agreement import Agreement, truth_in_words
+from fgvr.candidates.agreement import Agreement, truth_in_words, verdict_in_words
 from fgvr.candidates.sets import coverage, read_sets
 from fgvr.config import Config, Discovery, FileVectors, TimmVectors
 from fgvr.config.label_sources import AnswerFile
@@ -77,20 +77,26 @@ def candidate_facts(candidates: Table, near: Table, nearest: float | None = None
     agreement = Agreement(**candidates.extra.get("agreement", {}))
     told = not agreement.unfounded
     guard = candidates.extra.get("guard")
-    verdict = None if guard is None else Verdict(**guard)
+    verdict = None if guard is None or agreement.singular else Verdict(**guard)
+    expectation = UNCOMPARED if verdict is None else verdict.in_words()
+    if agreement.singular:
+        expectation = f"no verdict on candidate sets: {agreement.singular}"
+    helps = None if verdict is None else verdict.helps
+    settled = near.extra.get("metrics", {}).get("true_disambiguated_accuracy")
     accuracy, precision = metrics.get("true_label_accuracy"), metrics.get("true_neighbour_precision")
+    known = "" if accuracy is None or precision is None else truth_in_words(agreement, accuracy, precision)
     return CandidateFacts(
         mean_size=metrics.get("mean_candidates", 0.0),
         coverage=metrics.get("coverage"),
         nearest_coverage=nearest,
         label_accuracy=agreement.label_accuracy if told else None,
         neighbour_precision=agreement.neighbour_precision if told else None,
-        expected_to_help=None if verdict is None else verdict.helps,
-        expectation=UNCOMPARED if verdict is None else verdict.in_words(),
-        truth="" if accuracy is None or precision is None else truth_in_words(agreement, accuracy, precision),
+        expected_to_help=helps,
+        expectation=expectation,
+        truth="; ".join(words for words in (known, verdict_in_words(helps, accuracy, settled)) if words),
         true_label_accuracy=accuracy,
         candidate_accuracy=metrics.get("true_candidate_accuracy"),
-        disambiguated_accuracy=near.extra.get("metrics", {}).get("true_disambiguated_accuracy"),
+        disambiguated_accuracy=settled,
     )
 
 

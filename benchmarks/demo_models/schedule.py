@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from benchmarks import harness
-from fgvr.demo.drawn_files import may_take_model
+from fgvr.demo.drawn_files import first_entry
 
 
 def training_parser(doc: str | None, *, seed: int) -> argparse.ArgumentParser:
@@ -25,9 +25,12 @@ def training_parser(doc: str | None, *, seed: int) -> argparse.ArgumentParser:
 
 
 def refuse_foreign(parser: argparse.ArgumentParser, folder: Path) -> None:
-    """Exit with a usage error where a model would be written to a folder with other files."""
-    if not may_take_model(str(folder)):
-        parser.error(f"{folder}: neither empty nor a model's folder; name another one")
+    """Exit with a usage error where a model would be written into a folder with files, an earlier model's included.
+
+    Which model is whose cannot be seen, and training for hours must not end in somebody's own weights.
+    """
+    if (name := first_entry(str(folder))) is not None:
+        parser.error(f"{folder} is not empty ({name} …); name another folder, or remove what is in it first")
 
 
 def scaled(steps: int, scale: float) -> int:

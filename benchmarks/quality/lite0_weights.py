@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="the package's .pth file; default: of the installed package")
     parser.add_argument("--out", type=Path, default=Path("lite0.safetensors"), help="file to write")
     args = parser.parse_args()
+    if args.out.exists():
+        parser.error(f"{args.out} exists; name another file, or remove it first")
     save_file(lite0_weights(find_weights(args.weights)), args.out)
     print(f"{args.out}: {BACKBONE}, {args.out.stat().st_size / 2**20:.1f} MiB")
 

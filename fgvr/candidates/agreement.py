@@ -41,6 +41,7 @@ MOST_IMAGES = 20_000  # the estimate is made of; more would change its second de
 ROUNDS = 100
 SETTLED = 1e-4  # converged if no reliability changes by more than this
 IMAGES_A_NAME = 10  # minimum average for the estimate to be shown
+CLOSE = 0.02  # a difference of two shares that is no reason to call a verdict right or wrong
 WRONG = 0.2  # if either share is off by more, the estimate was wrong
 CERTAIN = 0.98  # upper bound for the reliability of a vote; 1 − this is the lower bound
 
@@ -78,7 +79,15 @@ class Agreement:
             return f"{self.images / self.names:.1f} images per name on average, at least {IMAGES_A_NAME} are needed"
         if self.names == 1:
             return "all images have one name, right or wrong"
-        if 2 * self.once > self.names:
+        return self.singular
+
+    @property
+    def singular(self) -> str:
+        """That most names have a single image, in words; "" otherwise.
+
+        Then held-out labels say nothing either: no image teaches the name of such a label while it is held out.
+        """
+        if self.names and self.once is not None and 2 * self.once > self.names:
             return f"{self.once:,} of {self.names:,} names have a single image"
         return ""
 
@@ -112,6 +121,23 @@ def truth_in_words(estimated: Agreement, label_accuracy: float, neighbour_precis
         return words
     off = max(abs(estimated.label_accuracy - label_accuracy), abs(estimated.neighbour_precision - neighbour_precision))
     return f"{words}: the estimate was wrong" if off > WRONG + 1e-9 else words
+
+
+def verdict_in_words(helps: bool | None, label_accuracy: float | None, settled_accuracy: float | None) -> str:
+    """Whether a verdict on candidate sets was right, where the truth is known; "" where it is not, or by too little.
+
+    Args:
+        helps: the verdict: whether they were expected to help; None: unknown.
+        label_accuracy: share of own labels that are right.
+        settled_accuracy: the same of the names that were learned from the sets, of the same images.
+    """
+    if helps is None or label_accuracy is None or settled_accuracy is None:
+        return ""
+    gain = settled_accuracy - label_accuracy
+    if abs(gain) < CLOSE:
+        return f"sets changed next to nothing: {settled_accuracy:.2f} of the names right after training on them"
+    verdict = "the verdict was right" if helps == (gain > 0) else "the verdict was wrong"
+    return f"{settled_accuracy:.2f} of the names right after training on sets: {verdict}"
 
 
 def estimate(labels: npt.NDArray[np.int32], k: int) -> Agreement:

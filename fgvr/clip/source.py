@@ -162,7 +162,7 @@ def _builtin(name: str, pretrained: str | None) -> ClipSource:
 
 
 def check_clip_weights(config: Clip) -> None:
-    """If the hub is switched off, check that its local cache holds the weights of an open_clip tag.
+    """Without a network, or with the hub switched off, check that a cache here holds the weights of an open_clip tag.
 
     With a network, the first process that needs them fetches them.
 
@@ -172,7 +172,7 @@ def check_clip_weights(config: Clip) -> None:
     from huggingface_hub import constants, try_to_load_from_cache
     from open_clip.pretrained import get_pretrained_cfg
 
-    if not constants.HF_HUB_OFFLINE or config.pretrained is None:
+    if config.pretrained is None or not (constants.HF_HUB_OFFLINE or hub.has_no_network()):
         return
     facts = get_pretrained_cfg(config.model.replace("/", "-"), config.pretrained)
     repository = str(facts.get("hf_hub") or "")
@@ -180,8 +180,9 @@ def check_clip_weights(config: Clip) -> None:
         return
     name, _, file = repository.rpartition("/")
     files = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "there is no network here to fetch it"
     if not any(isinstance(try_to_load_from_cache(name, found), str) for found in files):
         raise ClipError(
             f"clip.pretrained: {config.pretrained} of {config.model} is not in the hub's cache on this machine, and "
-            "HF_HUB_OFFLINE is set; name a weights file"
+            f"{reason}; name a weights file"
         )

@@ -33,9 +33,3 @@ def first_entry(folder: str) -> str | None:
     except NotADirectoryError:
         return f"{folder} lies below a file"
     return min((name for name in names if not name.startswith(".") and name != "lost+found"), default=None)
-
-
-def may_take_model(folder: str) -> bool:
-    """Whether a model may be saved in a folder: it is empty, or holds a model, which is replaced."""
-    names = ("config.json", "open_clip_config.json")
-    return first_entry(folder) is None or any(storage.exists(storage.join(folder, name)) for name in names)

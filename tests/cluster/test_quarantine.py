@@ -4,7 +4,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cluster.quarantine import MOST, WHOLE, PartGivenUp, Quarantine, failed_row, lift_quarantine
+from cluster.quarantine import MOST, MOST_ROWS, WHOLE, PartGivenUp, Quarantine, failed_row, lift_quarantine
 from fgvr.schemas import ERROR, IMAGE_ID, Failure, Reason
 
 SCHEMA = pa.schema([IMAGE_ID, ("double", pa.int64()), ERROR])
@@ -65,6 +65,33 @@ def test_a_part_on_which_all_workers_die_is_given_up(tmp_path: Path) -> None:
     assert len(calls) == MOST
     lift_quarantine(str(tmp_path))
     assert Quarantine(str(tmp_path), 3).deaths == 0
+
+
+def rounds(folder: Path, rows: int, *deadly: int) -> tuple[pa.Table, int]:
+    """The part when it is done, and the number of workers that died before."""
+    many, deaths = pa.table({"image_id": range(rows)}), 0
+    while True:
+        try:
+            return Quarantine(str(folder), 0).process(many, doubled(*deadly, calls=[]), SCHEMA), deaths
+        except Died:
+            deaths += 1
+
+
+def test_many_deadly_rows_fail_as_long_as_others_are_computed_in_between(tmp_path: Path) -> None:
+    deadly = range(3, 93, 5)  # more than the deaths after which a part without any progress is given up
+    done, deaths = rounds(tmp_path, 100, *deadly)
+    assert deaths == WHOLE + len(deadly) > MOST
+    assert [n for n, error in enumerate(done["error"].to_pylist()) if error] == list(deadly)
+
+
+def test_neighbouring_deadly_rows_are_no_broken_machine(tmp_path: Path) -> None:
+    assert rounds(tmp_path, 20, *range(8, 8 + MOST - 1))[1] == WHOLE + MOST - 1
+
+
+def test_a_part_of_deadly_rows_is_given_up_and_some_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PartGivenUp, match=r"32 of its 200 rows each killed .* \[0, 2, 4, 6, 8\] \(image ids\)"):
+        rounds(tmp_path, 200, *range(0, 200, 2))
+    assert len(range(0, 200, 2)) > MOST_ROWS
 
 
 def test_a_failed_row_holds_its_id_and_its_error_only() -> None:

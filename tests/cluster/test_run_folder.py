@@ -36,6 +36,17 @@ def put(folder: Path, **files: str) -> str:
         ({"photos_dot_db": ""}, "photos.db"),
         ({"landowner": ""}, "landowner"),
         ({"session_dot_json": '{"tabs": 3}', "notes_dot_txt": ""}, "notes.txt"),
+        # Names that a run leaves, too, with another's content.
+        ({"config_dot_yaml": "run: {name: a}\ningest: {source: {kind: folder}}\nmllm: {kind: vllm}\n"}, "config.yaml"),
+        ({"probe__scan1_dot_jpg": ""}, "probe"),
+        ({"probe__tables__prices__list_dot_csv": ""}, "probe"),
+        ({"replies__letter_dot_txt": ""}, "replies"),
+        ({"owner__deed_dot_pdf": "", "rates_dot_json": "{}"}, "owner"),
+        ({"outbox__2024__mail_dot_json": ""}, "outbox"),
+        ({"rates_dot_json": "[3, 4]"}, "rates.json"),
+        ({"spending_dot_json": "mine"}, "spending.json"),
+        ({"mlflow_dot_db": "a text"}, "mlflow.db"),
+        ({"poetry_dot_lock": "[[package]]"}, "poetry.lock"),
     ],
 )
 def test_a_folder_with_something_else_is_refused(tmp_path: Path, files: dict[str, str], named: str) -> None:
@@ -49,6 +60,8 @@ def test_a_run_s_own_folder_whatever_lies_beside(tmp_path: Path) -> None:
     check_run_folder(put(tmp_path / "hidden", _dot_DS_Store=""))
     check_run_folder(put(tmp_path / "cut off", run_dot_lock="", mlflow_dot_db=""))
     check_run_folder(put(tmp_path / "killed", owner__00000001_dot_json="{}", outbox__1_dot_json="{}"))
+    probed = {"rates_dot_json": "{}", "replies__1-a_dot_replies": "", "probe__config_dot_yaml": config}
+    check_run_folder(put(tmp_path / "probed", **probed))
     check_run_folder(put(tmp_path / "run", config_dot_yaml=config, notes_dot_txt="mine"))
     check_run_folder(put(tmp_path / "recorded", session_dot_json=json.dumps({"pid": 1}), notes_dot_txt="mine"))
     check_run_folder(put(tmp_path / "copied", tables__samples__0123456789abcdef__part=""))

@@ -12,6 +12,7 @@ from cluster.stage import RunContext
 from fgvr import schemas
 from fgvr.config import Config, ConfigError, build
 from fgvr.demo.questions import QUESTIONS
+from fgvr.errors import UserError
 from fgvr.sources.source import check_place
 from pipelines.detect import check_detection, decides
 from pipelines.run_tables import Run
@@ -82,6 +83,12 @@ def test_what_cannot_work_is_said_before_anything_starts(source, detect, message
     with pytest.raises(ValueError, match=message):
         check()
     check_detection(config())
+
+
+def test_pretrained_weights_that_nobody_has_are_missed_before_anything_starts(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"detect\.pretrained: the hub did not give timm/"):
+        check_detection(config(pretrained=True, model={"backbone": "resnet18"}))
 
 
 @pytest.mark.parametrize("source", [{"kind": "coco", "path": "."}, {"kind": "bird_scenes"}])

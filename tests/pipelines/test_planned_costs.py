@@ -143,6 +143,21 @@ def test_a_plan_counts_a_table_of_photos_that_is_not_listed_yet(tmp_path: Path) 
     assert not (tmp_path / "runs").exists()
 
 
+def test_photos_of_which_none_opens_are_warned_of_before_anything_is_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(ChatServer(model)) as server:
+        run = flow(tmp_path, server, questions=THREE)
+        uris = run.table("samples").read(["uri"])["uri"].to_pylist()
+        for uri in uris[1:]:
+            Path(uri).unlink()
+        tell_bill(run, ("labels",))
+        assert "photos from all over the source" not in caplog.text  # one is enough to know that the disk is there
+        Path(uris[0]).unlink()
+        tell_bill(run, ("labels",))
+    assert f"none of 5 photos from all over the source can be read, so perhaps all will fail: {uris[0]}:" in caplog.text
+
+
 def test_it_is_told_before_the_first_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with serving(ChatServer(model)) as server:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fgvr.candidates.agreement import Agreement, estimate, truth_in_words
+from fgvr.candidates.agreement import Agreement, estimate, truth_in_words, verdict_in_words
 
 
 def simulate(accuracy, precision, classes=40, images=4000, neighbours=10):
@@ -79,6 +79,23 @@ def test_the_estimates_in_words(agreement, words):
 def test_the_truth_beside_the_estimates(accuracy, precision, words):
     assert truth_in_words(Agreement(0.6, 0.64, 0.93), accuracy, precision) == words
     assert truth_in_words(Agreement(0.6), accuracy, precision) == words.partition(": the")[0]
+
+
+@pytest.mark.parametrize(
+    ("helps", "before", "after", "words"),
+    [
+        (True, 0.65, 0.30, "0.30 of the names right after training on sets: the verdict was wrong"),
+        (True, 0.65, 0.85, "0.85 of the names right after training on sets: the verdict was right"),
+        (False, 0.65, 0.85, "0.85 of the names right after training on sets: the verdict was wrong"),
+        (False, 0.65, 0.60, "0.60 of the names right after training on sets: the verdict was right"),
+        (True, 0.65, 0.64, "sets changed next to nothing: 0.64 of the names right after training on them"),
+        (None, 0.65, 0.85, ""),
+        (True, None, 0.85, ""),
+        (True, 0.65, None, ""),
+    ],
+)
+def test_a_verdict_is_compared_with_what_came_of_it(helps, before, after, words):
+    assert verdict_in_words(helps, before, after) == words
 
 
 def test_nothing_to_compare_with_gives_nothing():

@@ -90,4 +90,8 @@ def test_weights_that_the_hub_would_have_are_missed_where_it_is_switched_off(mon
     with pytest.raises(ClipError, match=r"openai of ViT-B-16-quickgelu is not in the hub's cache .* HF_HUB_OFFLINE"):
         check_clip_weights(config)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("fgvr.hub.has_no_network", lambda: True)
+    with pytest.raises(ClipError, match=r"not in the hub's cache on this machine, and there is no network here"):
+        check_clip_weights(config)
+    monkeypatch.setattr("fgvr.hub.has_no_network", lambda: False)
     check_clip_weights(config)  # fetched by whoever needs them first
