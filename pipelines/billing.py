@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fgvr.config import Config
@@ -27,6 +28,14 @@ def billing(config: Config) -> Billing:
     paid = {table: model.title for table, model in models.items() if model is not None and model.billed_by_token}
     machines = {stage.table: machine for stage in stages if (machine := _machine(stage, config)) is not None}
     return Billing(None if prices is None else read_prices(prices), paid, machines)
+
+
+def assumed_billing(config: Config) -> Billing:
+    """The same with the prices that this version ships where the config names none: for estimates and comparisons."""
+    from fgvr.report.prices import SHIPPED, read_prices
+
+    money = billing(config)
+    return money if money.prices is not None else replace(money, prices=read_prices(SHIPPED))
 
 
 def _machine(stage: Stage, config: Config) -> Machine | None:

@@ -22,7 +22,6 @@ from fgvr.mllm.request_tokens import PHOTO, image_tokens
 from fgvr.redact import masked
 from fgvr.report.costs import Billing, Machine, usd_of
 from fgvr.report.estimates import FILE, Estimate, estimates_json, read_estimates
-from fgvr.report.prices import SHIPPED, read_prices
 from fgvr.report.results import StageResult
 from fgvr.sources.source import read_source
 from fgvr.storage_errors import StorageRefused
@@ -30,7 +29,7 @@ from fgvr.tables import Table
 from pipelines import room
 from pipelines.asks import Ask, Load, Task, asks, naming_all, tasks
 from pipelines.bill import ASSUMED, Bill, Line, WorkLine
-from pipelines.billing import billing
+from pipelines.billing import assumed_billing
 from pipelines.photo_counts import Photos
 from pipelines.places import check_keys
 from pipelines.rates import Rate, There, assumed_seconds
@@ -48,9 +47,7 @@ def bill_of(look: Look, tables: Iterable[str]) -> Bill:
         look: a look into the run, with the counts of its photos.
         tables: names of the tables to compute.
     """
-    money = billing(look.config)
-    if money.prices is None:
-        money = replace(money, prices=read_prices(SHIPPED))
+    money = assumed_billing(look.config)
     all_asks, all_tasks = asks(look, tables), tasks(look, tables)
     there = There(look, [ask.stage for ask in all_asks] + [task.stage for task in all_tasks])
     lines = [_line(ask, there, money) for ask in all_asks]

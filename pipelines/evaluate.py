@@ -27,7 +27,7 @@ from fgvr import storage
 from fgvr.config import Config
 from fgvr.errors import UserError
 from fgvr.redact import masked
-from pipelines.billing import billing, paid_by
+from pipelines.billing import assumed_billing, billing, paid_by
 from pipelines.command import stage_main
 from pipelines.compared import Compared, compared_images, evaluated, methods_of
 from pipelines.embed import chosen_by
@@ -282,7 +282,7 @@ def _results(run: Run, compared: Compared, comparison: Comparison, nearest_cover
         agreement=comparison.agreement,
         label_space=report_content.label_space(run.table("labels")),
         candidates=candidates,
-        costs=method_costs(paid, stages, billing(run.config)),
+        costs=method_costs(paid, stages, assumed_billing(run.config)),
         selection=report_content.selection_facts(run),
         learned_from={method: report_content.learned_from(run, method) for method in compared.methods},
     )

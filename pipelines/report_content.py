@@ -31,7 +31,7 @@ from fgvr.report.results import CandidateFacts, LabelSpace, Results
 from fgvr.report.selection import SelectionFacts
 from fgvr.sources.omissions import sentences
 from fgvr.tables import Table
-from pipelines.billing import billing
+from pipelines.billing import assumed_billing
 from pipelines.compared import Compared
 from pipelines.run_tables import Run
 
@@ -139,7 +139,7 @@ def content(run: Run, compared: Compared, tables: Mapping[Method, Table], result
     cards = _cards(run, compared, tables) if len(compared.examples) else []
     issues = _issues(run) if run.config.evaluate.report_issues else []
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    found = outcomes(read_estimates(run.folder), results.stages, billing(run.config))
+    found = outcomes(read_estimates(run.folder), results.stages, assumed_billing(run.config))
     facts = _facts(run, results)
     return ReportContent(results, facts, cards, created, issues=issues, outcomes=found, spent=_spent(run))
 

@@ -141,8 +141,8 @@ class Evaluate(Part):
     """Sentence-BERT model of sACC: the bundled all-MiniLM-L6-v2, a hub name, or a folder. Scores of different models
     cannot be compared."""
     prices: Tuned[str | None] = None
-    """YAML file with prices of tokens and machine hours, or `shipped` for those that come with this version; null: the
-    report shows no US$, and estimates before the start use the shipped prices."""
+    """YAML file with prices of tokens and machine hours; null or `shipped`: those that come with this version, whose
+    date and source the report names. A budget in US$ asks for one of the two."""
     hyphen_to_space: bool = False
     """sIoU: count `Black-footed` as two words, where the public code has `blackfooted`."""
     bootstrap: int = Field(default=1000, ge=0)

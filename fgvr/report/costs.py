@@ -10,6 +10,7 @@ from fgvr.part_worker import UNCOUNTED
 from fgvr.report.prices import Prices
 from fgvr.report.results import Costs, MethodCost, StageResult
 
+MILLION = 1_000_000
 IMAGES = 10_000
 """Number of images to which inference is extrapolated, as in the paper."""
 
@@ -64,8 +65,8 @@ def _cost(paid: Paid, found: Mapping[str, StageResult], billing: Billing) -> Met
     once = [found[name] for name in (*paid.preparation, *paid.training) if name in found]
     rated = [found[name] for name in paid.inference if name in found and found[name].rows]
     unpriced: set[str] = set()
-    usd = sum(usd_of(stage, billing, unpriced) for stage in once)
-    usd += sum(usd_of(stage, billing, unpriced) * IMAGES / stage.rows for stage in rated)
+    fixed = sum(usd_of(stage, billing, unpriced) for stage in once)
+    per_image = sum(usd_of(stage, billing, unpriced) / stage.rows for stage in rated)
 
     def hours(names: Sequence[str]) -> float:
         return sum(found[name].seconds for name in names if name in found) / 3600
@@ -74,8 +75,9 @@ def _cost(paid: Paid, found: Mapping[str, StageResult], billing: Billing) -> Met
         preparation_hours=hours(paid.preparation),
         training_hours=hours(paid.training),
         inference_hours=sum(stage.seconds / stage.rows for stage in rated) / 3600 * IMAGES,
-        usd=None if unpriced else usd,
+        usd=None if unpriced else fixed + IMAGES * per_image,
         unpriced=tuple(sorted(unpriced)),
+        usd_million=None if unpriced else fixed + MILLION * per_image,
     )
 
 

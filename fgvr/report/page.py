@@ -18,6 +18,7 @@ from fgvr.report import console
 from fgvr.report.estimates import Outcome
 from fgvr.report.pictures import MAP_SIDE, AspectPictures
 from fgvr.report.results import Results, StageResult, cost
+from fgvr.report.scatter import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, scatter
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,8 @@ def render(content: ReportContent) -> str:
             shown_aspects=SHOWN_ASPECTS,
             shown_histograms=SHOWN_HISTOGRAMS,
             map_side=MAP_SIDE,
+            scatter=scatter(results.methods, results.costs),
+            sides=(WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM),
         )
     )
 

@@ -82,6 +82,7 @@ class MethodCost:
         training_hours: wall hours of its training.
         inference_hours: wall hours for that many images at the measured rate.
         usd: cost of all three together; None if a price or a token count is not known.
+        usd_million: the same with inference on a million images.
         unpriced: models and machines without a price, and models whose server does not state tokens.
     """
 
@@ -90,6 +91,7 @@ class MethodCost:
     inference_hours: float
     usd: float | None
     unpriced: tuple[str, ...] = ()
+    usd_million: float | None = None
 
 
 @dataclass(frozen=True)

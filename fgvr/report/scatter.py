@@ -1,0 +1,106 @@
+"""The drawing of accuracy against cost: one dot per method, US$ per million photos on a logarithmic axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fgvr.evaluation.images import MethodResult
+from fgvr.report.console import METHOD_TITLES
+from fgvr.report.results import Costs
+
+WIDTH, HEIGHT = 640, 300
+LEFT, RIGHT, TOP, BOTTOM = 44, 150, 14, 40
+"""Margins in SVG units; the right one holds the name of the dearest method."""
+LINE = 13
+"""Height of a line of text: names keep at least this distance."""
+LEAST_USD = 0.01
+"""What costs less is drawn as costing this much: a logarithm has no zero."""
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A method: its place, the height of its name, and both numbers in words."""
+
+    name: str
+    x: float
+    y: float
+    text_y: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A line of an axis with its number."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """The drawing; `missing` are methods without a known price."""
+
+    dots: list[Dot]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    missing: list[str]
+
+
+def scatter(methods: Mapping[str, MethodResult], costs: Costs | None) -> Scatter | None:
+    """Top-1 of each method against its cost for a million photos; None where fewer than two have both."""
+    if costs is None:
+        return None
+    scored = {name: each.scores.top1 for name, each in methods.items() if each.scores is not None}
+    priced = {
+        name: costs.methods[name].usd_million
+        for name in scored
+        if name in costs.methods and costs.methods[name].usd_million is not None
+    }
+    usd = {name: max(LEAST_USD, value) for name, value in priced.items() if value is not None}
+    if len(usd) < 2:
+        return None
+    low, high = (math.log10(end(usd.values())) for end in (min, max))
+    first, last = math.floor(low), max(math.ceil(high), math.floor(low) + 1)
+    bottom = 10 * math.floor(min(scored[name] for name in usd) / 10)
+    top = max(10 * math.ceil(max(scored[name] for name in usd) / 10), bottom + 10)
+
+    def x_of(value: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (math.log10(value) - first) / (last - first)
+
+    def y_of(value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bottom) / (top - bottom)
+
+    dots = [_dot(name, x_of(value), y_of(scored[name]), value, scored[name]) for name, value in usd.items()]
+    every = max(1, (last - first) // 6)
+    step = 20 if top - bottom > 50 else 10
+    return Scatter(
+        _apart(dots),
+        [Tick(x_of(10.0**power), in_usd(10.0**power)) for power in range(first, last + 1, every)],
+        [Tick(y_of(value), str(value)) for value in range(bottom, top + 1, step)],
+        [METHOD_TITLES.get(name, name) for name in scored if name not in usd],
+    )
+
+
+def in_usd(value: float) -> str:
+    """US$ in words: 0.05, 1.3, 42, 1,200."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _dot(name: str, x: float, y: float, usd: float, top1: float) -> Dot:
+    words = f"{top1:.1f} % top-1, US$ {in_usd(usd)} per million photos"
+    return Dot(METHOD_TITLES.get(name, name), x, y, y + 4, words)
+
+
+def _apart(dots: list[Dot]) -> list[Dot]:
+    """The dots from top to bottom, their names moved down where two would lie over each other."""
+    placed: list[Dot] = []
+    for dot in sorted(dots, key=lambda each: each.y):
+        height = dot.text_y
+        for other in placed:
+            beside = abs(other.x - dot.x) < RIGHT
+            if beside and height - other.text_y < LINE:
+                height = other.text_y + LINE
+        placed.append(Dot(dot.name, dot.x, dot.y, height, dot.words))
+    return placed
