@@ -1,5 +1,6 @@
 """Accuracy against cost: places by hand, names apart, and methods without a price."""
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,7 +40,7 @@ def test_names_do_not_lie_over_each_other() -> None:
     found = scatter(results(base=60.0, makd=60.2, near=60.4), costs(base=1.0, makd=1.05, near=1.1))
     assert found is not None
     heights = [dot.text_y for dot in found.dots]
-    assert all(later - earlier >= LINE for earlier, later in zip(heights, heights[1:], strict=False))
+    assert all(later - earlier >= LINE for earlier, later in itertools.pairwise(heights))
 
 
 def test_without_a_price_a_score_or_a_second_method() -> None:
