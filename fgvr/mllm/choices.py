@@ -13,6 +13,7 @@ import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
@@ -31,6 +32,16 @@ class ChoiceQuestion:
 
     text: str
     options: tuple[str, ...]
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Self:
+        """The question from what `texts` gave."""
+        return cls(texts[0], tuple(texts[1:]))
+
+    @property
+    def texts(self) -> list[str]:
+        """The question and its options behind it, as files keep them."""
+        return [self.text, *self.options]
 
 
 @dataclass(frozen=True)

@@ -128,10 +128,8 @@ class SemiTrainer(StudentTrainer):
         part = replace(
             batch, views=(own,), positions=batch.positions[:mine], step_positions=batch.step_positions[:total]
         )
-        (class_logits, aspect_logits), (pseudo_logits, _) = self.job.spec.split(outputs), self.job.spec.split(untaught)
-        pseudo = PseudoStep(labels, pseudo_logits, len(batch.step_positions) - total)
-        classes, p_yes = self._targets(part)
-        return StudentStep(self.epoch, part, (own,), (class_logits,), (aspect_logits,), classes, p_yes, pseudo=pseudo)
+        pseudo = PseudoStep(labels, self.job.spec.split(untaught)[0], len(batch.step_positions) - total)
+        return replace(self._shown(part, (own,), (outputs,)), pseudo=pseudo)
 
     @torch.no_grad()
     def _named(self, pixels: Tensor, positions: Positions, batch: Batch) -> PseudoLabels:
