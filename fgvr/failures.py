@@ -31,7 +31,7 @@ REMEDIES = {
     Reason.TOO_MANY_PIXELS: "ingest.limits.max_pixels is the limit",
     Reason.EMPTY_ANSWER: "see label.prompt, label.answer and label.max_tokens",
     Reason.OTHER_LANGUAGE: "ask in English, or for the name alone, or take label.answer structured",
-    Reason.NO_LABEL_MASS: "see aspects.instruction and aspects.words",
+    Reason.NO_LABEL_MASS: "see aspects.instruction and aspects.words, or signatures.prompt",
     Reason.ENGINE_ERROR: "the engine's or server's own log says more",
     Reason.NO_INPUT: "see the failures of the stages before",
     Reason.NOT_IN_FILE: "where a file covers a part of the photos, raise run.max_error_share, or list only these",
