@@ -168,7 +168,7 @@ def sampled(config: Config, photos: Photos) -> int:
 def class_count(config: Config, photos: Photos) -> tuple[int, bool]:
     """Number of the students' classes, and whether it is an upper bound: how many names NeaR chooses is not known."""
     if not learns_names(config, photos):
-        return len(photos.classes[config.makd.split]), False
+        return len(photos.classes.get(config.makd.split, ())), False
     few = sampled(config, photos)
     return min(few, photos.kinds or few), True
 
