@@ -29,9 +29,10 @@ from fgvr.config.run import Limits
 from fgvr.errors import UserError
 from fgvr.failures import Failures
 from fgvr.part_worker import REMARKS, Engine, PartWorker, WorkerLost, remarks_of, token_totals
+from fgvr.schemas import key_of
 from fgvr.spending import SPENT
 from fgvr.store_waits import TooSlow
-from fgvr.tables import Table
+from fgvr.tables import Rows
 
 STOPPED = "stopped"
 """Key of an answer without a summary: why the stage cannot go on."""
@@ -57,9 +58,9 @@ class PartJob:
         worker: the PartWorker class, instantiated once per actor.
         arguments: its keyword arguments; must pickle.
         schema: Arrow schema of the stage's rows.
-        samples: the samples table.
+        samples: what the ids number: the samples table, or other rows.
         workers: size of the pool, resources per actor, and rows per part for a table that has no parts yet.
-        columns: sample columns that the worker needs.
+        columns: their columns that the worker needs.
         engine: the model that the worker asks; None: the worker loads a model of its own.
         keep_engine: whether a later stage asks it, so that it is not released at the end of this one.
     """
@@ -69,7 +70,7 @@ class PartJob:
     worker: Callable[..., PartWorker]
     arguments: Mapping[str, Any]
     schema: pa.Schema
-    samples: Table
+    samples: Rows
     workers: Workers
     columns: tuple[str, ...] = ("image_id", "uri")
     engine: Engine | None = None
@@ -85,8 +86,8 @@ class PartJob:
 
     def smoke_test(self, worker: PartWorker, number: int, first: int) -> None:
         """See `Job`."""
-        for image_id in ids_of_part(self, number)[first : first + SMOKE_ROWS]:
-            rows = worker.process(self.samples.take(np.array([image_id]), list(self.columns)))
+        for row_id in ids_of_part(self, number)[first : first + SMOKE_ROWS]:
+            rows = worker.process(self.samples.take(np.array([row_id]), list(self.columns)))
             if not rows["error"][0].is_valid:
                 return
 
@@ -235,14 +236,14 @@ def compute_part(job: PartJob, worker: PartWorker, number: int, *, again: bool) 
     asked_ids = ids = ids_of_part(job, number)
     before = tables.read_part(job.folder, number) if again else None
     if before is not None:  # only its failed rows are retried
-        asked_ids = before.filter(pc.is_valid(before["error"]))["image_id"].to_numpy()
+        asked_ids = before.filter(pc.is_valid(before["error"]))[key_of(before.schema.names)].to_numpy()
     quarantine = Quarantine(job.folder, number)
     asked = job.samples.take(asked_ids, list(job.columns)) if len(asked_ids) else None
     began = time.monotonic()
     rows = None if asked is None else quarantine.process(asked, worker.process, job.schema)
     seconds = time.monotonic() - began
     done = _merged(before, rows, ids, job.schema)
-    summary = _summary(done, _uris(asked)) | {SECONDS: seconds}
+    summary = _summary(done, _places(asked)) | {SECONDS: seconds}
     earlier = [] if before is None else tables.part_summary(job.folder, number).get(REMARKS, [])
     if remarks := sorted({*earlier, *remarks_of(worker)}):
         summary[REMARKS] = remarks
@@ -252,7 +253,7 @@ def compute_part(job: PartJob, worker: PartWorker, number: int, *, again: bool) 
     quarantine.finished()
     if before is None or rows is None:
         return summary
-    return {**summary, COMPUTED: _summary(rows.cast(job.schema), _uris(asked))}
+    return {**summary, COMPUTED: _summary(rows.cast(job.schema), _places(asked))}
 
 
 def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
@@ -275,21 +276,24 @@ def _merged(before: pa.Table | None, rows: pa.Table | None, ids: Any, schema: pa
         rows = kept if rows is None else pa.concat_tables([kept, rows.cast(schema)])
     if rows is None:
         raise ValueError("a part without rows")
-    rows = rows.cast(schema).sort_by("image_id")
-    if not np.array_equal(rows["image_id"].to_numpy(), np.sort(np.asarray(ids))):
-        raise ValueError("the worker did not return exactly one row for each image_id it was given")
+    key = key_of(schema.names)
+    rows = rows.cast(schema).sort_by(key)
+    if not np.array_equal(rows[key].to_numpy(), np.sort(np.asarray(ids))):
+        raise ValueError(f"the worker did not return exactly one row for each {key} it was given")
     return rows
 
 
-def _uris(asked: pa.Table | None) -> dict[int, str]:
-    """URIs of the computed images, which always include a part's failed rows."""
-    if asked is None or "uri" not in asked.schema.names:
+def _places(asked: pa.Table | None) -> dict[int, str]:
+    """URIs of the computed images, or names of the classes, which always include a part's failed rows."""
+    names = [] if asked is None else asked.schema.names
+    place = next((name for name in ("uri", "name") if name in names), None)
+    if asked is None or place is None:
         return {}
-    return dict(zip(asked["image_id"].to_pylist(), asked["uri"].to_pylist(), strict=True))
+    return dict(zip(asked[key_of(names)].to_pylist(), asked[place].to_pylist(), strict=True))
 
 
-def _summary(rows: pa.Table, uris: Mapping[int, str]) -> dict[str, Any]:
-    failures = Failures.in_rows(rows, uris)
+def _summary(rows: pa.Table, places: Mapping[int, str]) -> dict[str, Any]:
+    failures = Failures.in_rows(rows, places)
     counts, examples = dict(failures.counts), failures.examples_json()
     return {"rows": rows.num_rows, "failures": counts, "examples": examples, "totals": token_totals(rows)}
 

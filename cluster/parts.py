@@ -75,7 +75,7 @@ def run_parts(
 
     Args:
         job: what to compute, and the folder.
-        ids: int64 [n], ascending image ids of the samples table.
+        ids: int64 [n], ascending ids of the job's rows: image ids of the samples table.
         max_error_share: allowed share of failed rows; see `allowed_failures`.
         retry_failed: whether to retry failed rows of finished parts, too.
         field: the config field of the job's workers, for messages.

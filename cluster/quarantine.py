@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from fgvr import storage
 from fgvr.errors import UserError
-from fgvr.schemas import Failure, Reason
+from fgvr.schemas import Failure, Reason, key_of
 
 WHOLE, MOST, MOST_ROWS = 2, 8, 32
 
@@ -65,16 +65,17 @@ class Quarantine:
         Raises:
             PartGivenUp: too many workers died on this part.
         """
-        ids = rows["image_id"].to_pylist()
+        key = key_of(rows.schema.names) or ""
+        ids, kind = rows[key].to_pylist(), key.replace("_", " ")
         if len(self.culprits) >= MOST_ROWS:
             raise PartGivenUp(
-                f"part {self.number} (image ids {ids[0]}..{ids[-1]}): {len(self.culprits)} of its {len(ids)} rows each "
-                f"killed the worker that computed them, the first ones {self.culprits[:5]} (image ids); look at their "
-                "images in the table samples, and leave out or replace what is not a photo. What is done is kept."
+                f"part {self.number} ({kind}s {ids[0]}..{ids[-1]}): {len(self.culprits)} of its {len(ids)} rows each "
+                f"killed the worker that computed them, the first ones {self.culprits[:5]} ({kind}s); look at these in "
+                "the stage's input, and leave out or replace what is not as it should be. What is done is kept."
             )
         if self.barren >= MOST:
             raise PartGivenUp(
-                f"part {self.number} (image ids {ids[0]}..{ids[-1]}) has killed {self.deaths} workers; their last "
+                f"part {self.number} ({kind}s {ids[0]}..{ids[-1]}) has killed {self.deaths} workers; their last "
                 "messages are in Ray's log files. Is there too little memory (the stage's workers.num_cpus and "
                 ".memory_gb say how many share a machine), or does the engine not run here? What is done is kept."
             )
@@ -86,10 +87,10 @@ class Quarantine:
         return done
 
     def _row(self, row: pa.Table, work: Callable[[pa.Table], pa.Table], schema: pa.Schema) -> pa.Table:
-        image_id = row["image_id"][0].as_py()
-        if image_id in self.culprits:
-            return failed_row(image_id, Failure(Reason.ENGINE_ERROR, "its worker died while computing it"), schema)
-        self._write(image_id)
+        row_id = row[key_of(row.schema.names)][0].as_py()
+        if row_id in self.culprits:
+            return failed_row(row_id, Failure(Reason.ENGINE_ERROR, "its worker died while computing it"), schema)
+        self._write(row_id)
         computed = work(row).cast(schema)
         self.done += 1
         return computed
@@ -104,7 +105,7 @@ def lift_quarantine(folder: str) -> None:
     storage.remove(storage.join(folder, "attempts"))
 
 
-def failed_row(image_id: int, failure: Failure, schema: pa.Schema) -> pa.Table:
+def failed_row(row_id: int, failure: Failure, schema: pa.Schema) -> pa.Table:
     """One row of `schema` with its id and its error; all other columns are null."""
-    row = dict.fromkeys(schema.names) | {"image_id": image_id, "error": failure.as_row()}
+    row = dict.fromkeys(schema.names) | {key_of(schema.names): row_id, "error": failure.as_row()}
     return pa.Table.from_pylist([row], schema=schema)

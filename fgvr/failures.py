@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fgvr.redact import masked, safe
-from fgvr.schemas import Failure, Reason
+from fgvr.schemas import Failure, Reason, key_of
 
 LONGEST = 300
 """The most characters of a row's error message that are shown."""
@@ -31,7 +31,7 @@ REMEDIES = {
     Reason.TOO_MANY_PIXELS: "ingest.limits.max_pixels is the limit",
     Reason.EMPTY_ANSWER: "see label.prompt, label.answer and label.max_tokens",
     Reason.OTHER_LANGUAGE: "ask in English, or for the name alone, or take label.answer structured",
-    Reason.NO_LABEL_MASS: "see aspects.instruction and aspects.words",
+    Reason.NO_LABEL_MASS: "see aspects.instruction and aspects.words, or signatures.prompt",
     Reason.ENGINE_ERROR: "the engine's or server's own log says more",
     Reason.NO_INPUT: "see the failures of the stages before",
     Reason.NOT_IN_FILE: "where a file covers a part of the photos, raise run.max_error_share, or list only these",
@@ -45,9 +45,9 @@ class Example:
     """A failed row, shown as an example.
 
     Attributes:
-        image_id: id of its image.
+        image_id: id of its image; in tables of classes the class's.
         detail: its error message, without secrets.
-        uri: where the image is, without secrets; "" if not known.
+        uri: where the image is, without secrets, or the class's name; "" if not known.
     """
 
     image_id: int
@@ -82,20 +82,20 @@ class Failures:
 
     @classmethod
     def in_rows(cls, rows: pa.Table, uris: Mapping[int, str] | None = None) -> Failures:
-        """The failures in a table's rows (columns `image_id` and `error`); empty if it has no such columns.
+        """The failures in a table's rows (a column of `KEYS`, and `error`); empty if it has no such columns.
 
         Args:
             rows: the rows.
-            uris: URIs of their images, as far as known.
+            uris: URIs of their images, or names of their classes, as far as known.
         """
-        found = cls()
-        if not {"image_id", "error"} <= set(rows.schema.names):
+        found, key = cls(), key_of(rows.schema.names)
+        if key is None or "error" not in rows.schema.names:
             return found
-        failed = rows.select(["image_id", "error"]).filter(pc.is_valid(rows["error"])).combine_chunks()
+        failed = rows.select([key, "error"]).filter(pc.is_valid(rows["error"])).combine_chunks()
         reasons = pc.struct_field(failed["error"], "reason")
         for reason in pc.unique(reasons).drop_null().to_pylist():
             mine = failed.filter(pc.equal(reasons, reason))
-            ids = mine["image_id"].to_numpy()
+            ids = mine[key].to_numpy()
             first = int(np.argmin(ids))
             image_id = int(ids[first])
             detail = mine["error"][first].as_py()["detail"] or ""

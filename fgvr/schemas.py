@@ -5,6 +5,7 @@ When a schema changes its meaning, raise `SCHEMA_VERSION`: it is part of every f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,7 +54,16 @@ class Failure:
 
 
 IMAGE_ID = pa.field("image_id", pa.int64(), nullable=False)
+CLASS_ID = pa.field("class_id", pa.int64(), nullable=False)
+KEYS = (IMAGE_ID.name, CLASS_ID.name)
+"""Columns by which rows are known that may fail: of images, or of the student's classes."""
 ERROR = pa.field("error", pa.struct([("reason", pa.string()), ("detail", pa.string())]))
+
+
+def key_of(names: Sequence[str]) -> str | None:
+    """The column by which rows with these columns are known; None: they are not known by any."""
+    return next((key for key in KEYS if key in names), None)
+
 
 SAMPLES = pa.schema(
     [
@@ -250,6 +260,23 @@ def class_scores(classes: int) -> pa.Schema:
         ERROR,
     ]
     return pa.schema(fields, metadata={"classes": str(classes)})
+
+
+SIGNATURES = pa.schema(
+    [
+        CLASS_ID,  # dense, in the order of the student's classes
+        ("name", pa.string()),  # what the language model was told of the class; null where its worker died
+        # of each question in the order of the file, the probability of each of its options; null when the row failed
+        ("probabilities", pa.list_(pa.list_(pa.float32()))),
+        (
+            "label_mass",
+            pa.list_(pa.float32()),
+        ),  # of each question, p of all letters: far below 1 if it meant otherwise
+        ("prompt_tokens", pa.int32()),  # over all requests
+        ("cached_tokens", pa.int32()),  # of these, served from the prefix cache
+        ERROR,
+    ]
+)
 
 
 def looks(questions: int) -> pa.Schema:

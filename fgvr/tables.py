@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -147,6 +147,14 @@ def _empty(folder: str, columns: list[str] | None) -> pa.Table:
     """A table without rows, with the right column types."""
     with _opened(folder, 0) as file:
         return file.read_row_groups([], columns=columns)
+
+
+class Rows(Protocol):
+    """Rows that are found by their dense ids: a table, or what stands in its place."""
+
+    def take(self, ids: npt.NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
+        """The rows of these ids, int64 [n], in their order."""
+        ...
 
 
 @dataclass(frozen=True)

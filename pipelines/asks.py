@@ -18,7 +18,7 @@ from pipelines.photo_counts import Photos
 from pipelines.registry import stage_of
 from pipelines.run_tables import Look, Run, closure, per_run
 from pipelines.stage import model_of, workers_at
-from pipelines.student_images import most_learned
+from pipelines.student_images import learns_names, most_learned
 
 if TYPE_CHECKING:
     from fgvr.mllm.label_worker import LabelSettings
@@ -163,6 +163,14 @@ def sampled(config: Config, photos: Photos) -> int:
     if drawn.per_class is not None:
         return sum(min(drawn.per_class, count) for count in photos.classes.get(drawn.drawn_from, {}).values())
     return photos.bounded(drawn.drawn_from, drawn.max_images)
+
+
+def class_count(config: Config, photos: Photos) -> tuple[int, bool]:
+    """Number of the students' classes, and whether it is an upper bound: how many names NeaR chooses is not known."""
+    if not learns_names(config, photos):
+        return len(photos.classes.get(config.makd.split, ())), False
+    few = sampled(config, photos)
+    return min(few, photos.kinds or few), True
 
 
 def embedded(config: Config, photos: Photos) -> int:

@@ -233,6 +233,7 @@ def _remedy(dearest: Line, fewer: int) -> str:
         "aspects": f"--aspects.max_images {fewer} asks about fewer",
         "looks": f"--aspects.max_images {fewer} asks about fewer",
         "eval_mllm_answers": f"--evaluate.max_images {fewer}, or no mllm in evaluate.methods, asks about fewer",
+        "signatures": "--signatures.rotations 1 asks in one order, fewer lines in signatures.file ask less",
         "class_scores": f"--aspects.max_images {fewer} trains on fewer",
     }
     return fields.get(dearest.ask.stage, f"take {dearest.ask.stage.partition('_')[0]} out of evaluate.methods")

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config
-from pipelines.asks import NAME_TOKENS, Asked, Load, photo_tokens, sampled
+from pipelines.asks import NAME_TOKENS, Asked, Load, class_count, photo_tokens
 from pipelines.command import stage_main
 from pipelines.run_tables import Run
 from pipelines.stage import RowJob, RowStage
@@ -95,17 +95,15 @@ class ClassScores(RowStage):
         return RowJob(_scored(run), ClassScoreWorker, {"settings": settings}, schema)
 
     def asks(self, run: Run) -> Asked:
-        """All names for each image; how many NeaR will choose is not known yet."""
+        """All names for each image."""
         from fgvr.mllm.request_tokens import FRAME, text_tokens
 
         config, makd, photos = run.config, run.config.makd, run.photos
-        true = not learns_names(config, photos)
-        few = min(sampled(config, photos), photos.kinds or sampled(config, photos))
-        names = len(photos.classes[makd.split]) if true else few
+        names, at_most = class_count(config, photos)
         most = None if scope(config, photos) == "all" else config.aspects.max_images
         head = FRAME + photo_tokens(run) + text_tokens(config.class_scores.prompt or config.label.prompt)
         row = Load(names, names * (head + NAME_TOKENS), head * max(0, names - 1), 0)
-        return Asked(photos.bounded(makd.split, most), row, not true)
+        return Asked(photos.bounded(makd.split, most), row, at_most)
 
     def finish(self, run: Run, summary: StageSummary) -> None:
         """Record the number of classes."""

@@ -8,7 +8,8 @@ the table's metadata). Beside the table: `model/` (the best epoch on the held-ou
 any), `last/`, `history.json`. The class target is the true class where all images have one, or else the name that a
 method gives (`makd.target`, table `pool`). The variant `base` is the same student without aspects, in a table of its
 own. `makd.distillation` adds a teacher of the class outputs to both: any earlier student, or the MLLM; a copy of it
-lies in `teacher/`. With `makd.weights` both start from pretrained weights; the table's metadata say what was taken.
+lies in `teacher/`. With `makd.signature_weight` makd also learns what a language model says about each class (table
+`signatures`). With `makd.weights` both start from pretrained weights; the table's metadata say what was taken.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from pipelines.student_task import (
     assembled,
     check_student,
     class_names,
+    signatures_of,
+    student_loop,
     student_spec,
     student_tables,
     student_task,
@@ -47,13 +50,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TEACHER_FOLDER = "teacher"
-# Aspect fields take their defaults, so that one base student serves all settings of the aspects.
+SIGNATURES_FILE = "signatures.npy"
+# These fields take their defaults, so that one base student serves all settings of aspects and signatures.
 WITHOUT_ASPECTS = {
     "alpha": 0.0,
     "questions": None,
     "aspect_loss": "bce",
     "aspect_targets": "mllm",
     "unasked_aspects": "none",
+    "signature_weight": 0.0,
 }
 
 
@@ -120,7 +125,7 @@ class Student(TrainStage):
 
     def training(self, run: Run, folder: StageFolder) -> Training:
         """Write targets, answers and the teacher to files that all workers read."""
-        from fgvr.training.student import train_student
+        from fgvr.array_files import save_array
         from fgvr.training.student_data import StudentJob, bounded_by_steps
 
         task = self._task(run)
@@ -146,11 +151,15 @@ class Student(TrainStage):
             teacher=None if task.teacher is None else folder.path(TEACHER_FOLDER),
             all_asked=task.asked,
             start=start,
+            signatures=folder.path(SIGNATURES_FILE) if spec.choices else None,
         )
         examples.write(job.examples)
+        signatures = signatures_of(run, task)
+        if job.signatures is not None and signatures is not None:
+            save_array(job.signatures, signatures)
         if task.teacher is not None:
             task.teacher.put(folder.path(TEACHER_FOLDER), examples.image_ids)
-        return Training(train_student, job, settings.epochs, training_set, started)
+        return Training(student_loop(settings), job, settings.epochs, training_set, started)
 
     def models(self, checkpoint: Path) -> Mapping[str, Path]:
         """The best epoch's model where images are held out to choose it; and the last epoch's in any case."""
@@ -197,6 +206,7 @@ class Student(TrainStage):
             "class_targets": training_set.targets.source,
             "classes": len(spec.labels),
             "questions": len(spec.questions),
+            **({"choices": len(spec.choices)} if spec.choices else {}),
             "epochs": training.job.settings.epochs,
             "images": len(examples) - len(read_left_out(checkpoint)),
             **_unnamed(training_set),

@@ -208,6 +208,7 @@ def _small(config: Config, folder: str, rows: int, temporary: Path) -> Config:
             "questions": changed(config.questions, **given),
             "aspects": changed(config.aspects, max_images=rows),
             "class_scores": changed(config.class_scores),
+            "signatures": changed(config.signatures),
             "makd": changed(
                 config.makd,
                 **training,

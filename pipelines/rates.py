@@ -221,5 +221,5 @@ def _kept(look: Look, begun: Unfinished, ask: Ask) -> float:
         return 0.0
     job, left = begun.job, begun.left
     some = left[np.unique(np.linspace(0, len(left) - 1, min(LOOKED_AT, len(left))).round().astype(int))]
-    job.worker(**job.arguments, backend=backend).process(look.table("samples").take(some, list(job.columns)))
+    job.worker(**job.arguments, backend=backend).process(job.source(look).take(some, list(job.columns)))
     return backend.share

@@ -47,6 +47,7 @@ STAGES = {
     "questions": "questions:Questions",
     "aspects": "aspects:Aspects",
     "class_scores": "class_scores:ClassScores",
+    "signatures": "signatures:Signatures",
     "base": "makd:Base",
     "makd": "makd:Makd",
     "predictions": "infer:Predictions",
@@ -84,7 +85,7 @@ FAMILIES = {FURTHER: ("answers", "answers:SourceAnswers")}
 """What the names of tables begin with that a config adds → the table behind which they stand, module and class."""
 WHOLE_JOB = (
     *("samples", "labels", "votes", "embeddings", "issues", "reasked", "candidates", "near", "questions"),
-    *("aspects", "class_scores", "base", "makd", "predictions"),
+    *("aspects", "class_scores", "signatures", "base", "makd", "predictions"),
 )
 """Tables of a whole job before its report, in order; a config may not want some of them (`Stage.wanted`)."""
 

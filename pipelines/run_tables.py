@@ -260,6 +260,7 @@ class Look(Run):
 
         from cluster.stage_files import RETRYING, begun_rows_per_part, finished
         from fgvr import tables
+        from fgvr.schemas import key_of
 
         job, workers = stage.job(self), workers_at(self.config, stage.workers(self.config))
         size = begun_rows_per_part(uri) or (workers.rows_per_part if isinstance(workers, Workers) else 1)
@@ -270,7 +271,7 @@ class Look(Run):
                 left.append(job.ids[start : start + size])
             elif retry and tables.part_summary(uri, part)["failures"]:
                 rows = tables.read_part(uri, part)
-                left.append(np.sort(rows.filter(rows["error"].is_valid())["image_id"].to_numpy()))
+                left.append(np.sort(rows.filter(rows["error"].is_valid())[key_of(rows.schema.names)].to_numpy()))
         return Unfinished(job, uri, np.concatenate(left), done)
 
 

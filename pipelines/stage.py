@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fgvr.arrays import Ids
     from fgvr.config import Config
     from fgvr.part_worker import PartWorker
-    from fgvr.tables import Table
+    from fgvr.tables import Rows, Table
     from pipelines.asks import Asked, Work
     from pipelines.run_tables import Look, Run
 
@@ -114,11 +114,12 @@ class RowJob:
     """The work of a row-parallel stage's workers.
 
     Attributes:
-        ids: int64 [n], ascending; one row per image.
+        ids: int64 [n], ascending; one row per image, or whatever else `rows` holds.
         worker: the PartWorker class, instantiated once per actor.
         arguments: its keyword arguments; must pickle.
         schema: schema of the rows.
-        columns: columns of the samples table that the worker needs.
+        columns: columns of the samples table, or of `rows`, that the worker needs.
+        rows: what the ids number; None: the samples table.
     """
 
     ids: Ids
@@ -126,10 +127,19 @@ class RowJob:
     arguments: Mapping[str, Any]
     schema: pa.Schema
     columns: tuple[str, ...] = ("image_id", "uri")
+    rows: Rows | None = None
+
+    def source(self, run: Run) -> Rows:
+        """The rows that the ids number."""
+        return run.table("samples") if self.rows is None else self.rows
 
 
 class RowStage(Stage):
     """A stage over many images, whose rows are computed by workers in parallel parts; see `cluster.parts`."""
+
+    def shows_images(self, config: Config) -> bool:
+        """Whether its model must be one that sees images."""
+        return True
 
     @abstractmethod
     def job(self, run: Run) -> RowJob:
@@ -152,7 +162,6 @@ class RowStage(Stage):
         if place is None or not isinstance(workers, Workers):
             raise TypeError(f"{self.table}: a row-parallel stage needs a pool of workers")
         arguments = {**job.arguments, **self.settled(run, folder)}
-        samples = run.table("samples")
         model = model_of(self, run.config)
         parts = PartJob(
             self.table,
@@ -160,10 +169,10 @@ class RowStage(Stage):
             job.worker,
             arguments,
             job.schema,
-            samples,
+            job.source(run),
             workers,
             job.columns,
-            engine=None if model is None else backend_engine(exactly(model)),
+            engine=None if model is None else backend_engine(exactly(model), vision=self.shows_images(run.config)),
             keep_engine=run.still_asks(self),
         )
         summary = folder.run_parts(parts, job.ids, place)

@@ -1,10 +1,10 @@
-"""What a student learns, and from which tables; shared by the stages makd, base and class_scores, and by sweeps."""
+"""What a student learns, and from which tables; shared by sweeps and the stages of students and their targets."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +18,14 @@ from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, fi
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from fgvr.arrays import Ids
+    from fgvr.arrays import Floats, Ids
+    from fgvr.mllm.choices import ChoiceQuestion
     from fgvr.models.student import StudentSpec
     from fgvr.training.assemble import TrainingSet
+    from fgvr.training.checkpoint import History
     from fgvr.training.examples import AspectAnswers
+    from fgvr.training.reporter import Reporter
+    from fgvr.training.student_data import StudentJob
 
 
 log = logging.getLogger(__name__)
@@ -75,6 +79,14 @@ class StudentTask:
     def fills_aspects(self) -> bool:
         """Whether images that the MLLM was not asked about have their class's mean aspects."""
         return self.with_aspects and self.settings.unasked_aspects == "class_mean"
+
+
+def student_loop(settings: Makd) -> Callable[[StudentJob, Reporter], History]:
+    """The training that a recipe asks for."""
+    from fgvr.training.semi import train_semi
+    from fgvr.training.student import train_student
+
+    return train_semi if settings.trainer == "semi" else train_student
 
 
 def check_student(config: Config) -> None:
@@ -135,6 +147,8 @@ def student_tables(run: Run, settings: Makd) -> Iterator[str]:
         yield "questions"
         if settings.aspect_targets == "mllm":
             yield "aspects"
+    if settings.signature_weight > 0:
+        yield "signatures"
 
 
 def student_task(run: Run, settings: Makd) -> StudentTask:
@@ -194,7 +208,34 @@ def student_spec(run: Run, task: StudentTask, training_set: TrainingSet) -> Stud
     questions = run.table("questions").read(["text"])["text"].to_pylist() if task.with_aspects else []
     if settings.questions is not None and settings.questions > len(questions) > 0:
         raise ConfigError(f"makd.questions = {settings.questions}: only {len(questions)} questions were asked")
-    return spec_of(settings, training_set.targets.labels, tuple(questions[: settings.questions]))
+    spec = spec_of(settings, training_set.targets.labels, tuple(questions[: settings.questions]))
+    return replace(spec, choices=_choices(run)) if settings.signature_weight > 0 else spec
+
+
+def _choices(run: Run) -> tuple[ChoiceQuestion, ...]:
+    """The multiple-choice questions that were asked."""
+    from fgvr.mllm.choices import ChoiceQuestion
+
+    return tuple(map(ChoiceQuestion.of, run.table("signatures").extra["choices"]))
+
+
+def signatures_of(run: Run, task: StudentTask) -> Floats | None:
+    """The signatures of the student's classes, float32 [C, K], nan without one; None where it learns none.
+
+    Raises:
+        ConfigError: the model failed on all classes.
+    """
+    from fgvr.mllm.signature_worker import signature_matrix
+
+    if task.settings.signature_weight == 0:
+        return None
+    table = run.table("signatures")
+    if table.failed == table.rows:
+        raise ConfigError(
+            "makd.signature_weight: the language model failed on all classes, so that there is no signature to learn "
+            f"(table {table.uri}, column error); take another model (signatures.llm), or set it to 0"
+        )
+    return signature_matrix(table.read(["class_id", "probabilities"]))
 
 
 def spec_of(settings: Makd, labels: tuple[str, ...], questions: tuple[str, ...]) -> StudentSpec:

@@ -13,18 +13,28 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fgvr import storage
+from fgvr.array_files import save_array
+from fgvr.arrays import Floats
 from fgvr.config import Config, ConfigError
 from fgvr.config.base import TrainWorkers
 from fgvr.models.student import StudentSpec
 from fgvr.precision import of_workers
 from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
-from fgvr.training.student import RECIPE, train_student
+from fgvr.training.student import RECIPE
 from fgvr.training.student_data import StudentJob, bounded_by_steps
-from pipelines.makd import TEACHER_FOLDER
+from pipelines.makd import SIGNATURES_FILE, TEACHER_FOLDER
 from pipelines.run_tables import Run
 from pipelines.start_weights import START_FOLDER, put_weights, start_uri
-from pipelines.student_task import assembled, check_student, student_spec, student_tables, student_task
+from pipelines.student_task import (
+    assembled,
+    check_student,
+    signatures_of,
+    student_loop,
+    student_spec,
+    student_tables,
+    student_task,
+)
 from pipelines.teacher import Teacher, recipe
 from tune.spaces import Objective, Space, Training, makd_space
 
@@ -48,6 +58,7 @@ class MakdSweep:
         teacher: the teacher whose class outputs all trials distil.
         images: what identifies a sample of the training images in a fingerprint; empty for the whole split.
         all_asked: see `fgvr.training.student_data.StudentJob`.
+        signatures: those of the classes, float32 [C, K]; None in the copies, and where the student learns none.
     """
 
     config: Config
@@ -57,6 +68,7 @@ class MakdSweep:
     teacher: Teacher | None = None
     images: Mapping[str, Any] = field(default_factory=dict)
     all_asked: bool = True
+    signatures: Floats | None = None
     stage: str = "makd"
     objective: Objective = OBJECTIVE
 
@@ -82,7 +94,8 @@ class MakdSweep:
             update={"makd": bounded_by_steps(config.makd, int((~training_set.examples.held_out).sum()))}
         )
         spec = student_spec(run, task, training_set)
-        return cls(config, spec, training_set, inputs, task.teacher, task.decides, task.asked)
+        signatures = signatures_of(run, task)
+        return cls(config, spec, training_set, inputs, task.teacher, task.decides, task.asked, signatures)
 
     @property
     def workers(self) -> TrainWorkers:
@@ -119,14 +132,14 @@ class MakdSweep:
             if self.config.makd.weights is not None:
                 # Trials have other numbers of outputs, so that each has a new classifier.
                 put_weights(self.config.makd, self.spec, storage.join(folder, START_FOLDER), keep_classifier=False)
-        return replace(self, examples=None)
+            if self.signatures is not None:
+                save_array(storage.join(folder, SIGNATURES_FILE), self.signatures)
+        return replace(self, examples=None, signatures=None)
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
         """A training run of a student that learns the first questions by rank."""
         questions = self.spec.questions[: config.makd.questions]
-        spec = StudentSpec(
-            self.spec.backbone, self.spec.labels, questions, self.spec.preprocess, self.spec.backbone_args
-        )
+        spec = replace(self.spec, questions=questions)
         job = StudentJob(
             examples=storage.join(sweep_folder, EXAMPLES_FILE),
             spec=spec,
@@ -135,9 +148,10 @@ class MakdSweep:
             max_error_share=config.run.max_error_share,
             teacher=None if self.teacher is None else storage.join(sweep_folder, TEACHER_FOLDER),
             all_asked=self.all_asked,
+            signatures=storage.join(sweep_folder, SIGNATURES_FILE) if self.spec.choices else None,
             start=None if config.makd.weights is None else start_uri(storage.join(sweep_folder, START_FOLDER)),
         )
-        return Training(train_student, job)
+        return Training(student_loop(job.settings), job)
 
 
 def check(config: Config) -> None:

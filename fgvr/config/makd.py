@@ -17,7 +17,7 @@ ASPECT_INSTRUCTION = "The answer must always be either Yes or No (do not provide
 
 NEWER = (
     *("weights", "optimizer", "layer_decay", "freeze_epochs", "ema", "label_smoothing", "mixup", "cutmix"),
-    *("randaugment", "trainer"),
+    *("randaugment", "trainer", "signature_weight"),
 )
 """Fields of `Makd` that came later, and decide something where they are not at their default."""
 
@@ -159,6 +159,9 @@ class Makd(Part):
     unasked_aspects: Literal["none", "class_mean"] = "none"
     """Aspects of images that the MLLM was not asked about, or on which it failed: none, or what it said on average
     about the images of the same class."""
+    signature_weight: Tuned[float] = Field(default=0, ge=0)
+    """Weight of the loss of signatures: what a language model answers to multiple-choice questions about the image's
+    class (`signatures`, LaViD), for the student with aspects. 0: none are asked or learned."""
     distillation: Distillation = NoDistillation()
     """Teacher of the class outputs, for the student with aspects and the one without (base): `kind: none`, `kd` or
     `dkd`."""

@@ -17,6 +17,7 @@ from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
 from fgvr.config.models import Clip, Mllm, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
 from fgvr.config.neighbours import NeighbourSearch
+from fgvr.config.signatures import Signatures
 from fgvr.config.tree import Basic, Tuned
 
 
@@ -200,6 +201,7 @@ class Config(Part):
     questions: Questions = Questions()
     aspects: Aspects = Aspects()
     class_scores: ClassScores = ClassScores()
+    signatures: Signatures = Signatures()
     makd: Makd = Makd()
     distill: Distill = Distill()
     baselines: Baselines = Baselines()
@@ -212,6 +214,7 @@ class Config(Part):
         asked = {
             "mllm": self.mllm,
             "questions.llm": self.questions.llm,
+            "signatures.llm": self.signatures.llm,
             "baselines.finer.llm": self.baselines.finer.llm,
             **{
                 f"label.sources.{number}.mllm": source.mllm

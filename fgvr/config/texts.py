@@ -43,6 +43,18 @@ def _with_subject(text: str) -> str:
     return text
 
 
+def _with_choices(text: str) -> str:
+    filled = ("question", "options", "name")
+    places = _PLACE.findall(_said(text))
+    missing = next((place for place in filled if place not in places), None)
+    if missing is not None:
+        raise ValueError(f"has no {{{missing}}}, which is filled in with the {missing} of each request")
+    unknown = next((place for place in places if place not in filled), None)
+    if unknown is not None:
+        raise ValueError(f"has {{{unknown}}}, which is not filled in: {{question}}, {{options}} and {{name}} are")
+    return text
+
+
 def _phrase(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty: write null for a context that starts at random")
@@ -59,5 +71,7 @@ ListPrompt: TypeAlias = Annotated[str, AfterValidator(_with_count)]
 """A prompt with {k} as the placeholder of a number."""
 SubjectPrompt: TypeAlias = Annotated[str, AfterValidator(_with_subject)]
 """A prompt with placeholders, all optional, for what images show, what its kinds are called, and who knows them."""
+ChoicePrompt: TypeAlias = Annotated[str, AfterValidator(_with_choices)]
+"""A prompt with {question}, {options} and {name} as the placeholders of a multiple-choice question and a class."""
 Phrase: TypeAlias = Annotated[str, AfterValidator(_phrase)]
 """The beginning of a learned context."""

@@ -15,6 +15,7 @@ from fgvr.config.models import Mllm
 from fgvr.config.run import Cluster
 from fgvr.errors import UserError
 from fgvr.images.pictures import Picture
+from fgvr.mllm.choices import ChoiceAnswer, ChoiceTask
 from fgvr.mllm.prompts import AspectOrder, Conversation
 from fgvr.part_worker import WorkerLost
 from fgvr.schemas import Failure
@@ -196,8 +197,16 @@ class TextGenerator(Protocol):
         ...
 
 
-class MllmBackend(Labeler, AspectScorer, NameScorer, TextGenerator, Protocol):
-    """All four protocols; what a kind of backend cannot do, it refuses (BackendRefused)."""
+class ChoiceScorer(Protocol):
+    """Computes the probabilities of the options of multiple-choice questions about classes, without images."""
+
+    def choices(self, names: Iterable[str], task: ChoiceTask) -> list[ChoiceAnswer]:
+        """One answer per class name, in order; raises as `Labeler.label`."""
+        ...
+
+
+class MllmBackend(Labeler, AspectScorer, NameScorer, TextGenerator, ChoiceScorer, Protocol):
+    """All five protocols; what a kind of backend cannot do, it refuses (BackendRefused)."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from fgvr.mllm.backend import (
     Sampling,
     Size,
 )
+from fgvr.mllm.choices import ChoiceAnswer, ChoiceTask
 from fgvr.mllm.prompts import Conversation
 from fgvr.schemas import Failure, Reason
 from fgvr.simulation import generator, kind_of, uniforms
@@ -119,6 +120,12 @@ class SimulatedEngine:
         """See `TextGenerator`; raises BackendRefused, since made-up questions would be useless."""
         raise BackendRefused("a simulated model (kind: simulated) writes no text: set questions.file, or take a model")
 
+    def choices(self, names: Iterable[str], task: ChoiceTask) -> list[ChoiceAnswer]:
+        """See `ChoiceScorer`; a class's name decides its answers."""
+        answers = [self._chosen(name, task) for name in names]
+        self.clock.drain()
+        return answers
+
     def _named(self, request: ImageRequest) -> Answer:
         config, content = self._config, request.picture.content_id
         # A sampled answer has its own random stream; at temperature 0 all answers about an image are the same.
@@ -160,6 +167,17 @@ class SimulatedEngine:
             return NameAnswer(failure=failure)
         scores = -1.0 - 5.0 * generator("scores", config.seed, content).random(len(task.names), dtype=np.float32)
         return NameAnswer(scores, IMAGE_TOKENS + PROMPT_TOKENS, 0)
+
+    def _chosen(self, name: str, task: ChoiceTask) -> ChoiceAnswer:
+        count = len(task.turns)
+        for _ in range(count):
+            self.clock.begin(self._seconds(1))
+        failure = self._failure("choices", name)
+        if failure is not None:
+            return ChoiceAnswer(failure=failure)
+        rng = generator("choices", self._config.seed, name)
+        drawn = tuple(rng.dirichlet(np.ones(len(each.options))).astype(np.float32) for each in task.questions)
+        return ChoiceAnswer(drawn, np.ones(len(drawn), np.float32), count * PROMPT_TOKENS, 0)
 
     def _seconds(self, tokens: int) -> float:
         rate = self._config.tokens_per_second

@@ -1,9 +1,9 @@
-"""Which tokens stand for "Yes" and "No" at the start of a reply, and the probability they give."""
+"""Which tokens stand for "Yes" and "No", or other words, at the start of a reply, and the probability they give."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,17 +63,29 @@ class AnswerTokens:
         Raises:
             AnswerWordError: a word takes several tokens, or both words are the same token.
         """
-        before = token_ids(tokenizer, prompt)
-        for blank in blanks(tokenizer, prompt, before):
-            found = [_one_token(tokenizer, prompt, before, blank + word) for word in words]
-            if found[0] is not None and found[1] is not None and found[0] != found[1]:
-                return cls(found[0], found[1])
+        found = reply_tokens(tokenizer, prompt, words)
+        if found is not None:
+            return cls(*found)
         pieces = {word: tokenizer.convert_ids_to_tokens(token_ids(tokenizer, prompt + word)[-3:]) for word in words}
         raise AnswerWordError(
             f"aspects.words: at the start of a reply this model's tokenizer does not write {words[0]!r} and"
             f" {words[1]!r} as one token each (the prompt with each ends in {pieces}); name two words that are one"
             " token, in the model's language, or take another model"
         )
+
+
+def reply_tokens(tokenizer: Any, prompt: str, words: Sequence[str]) -> tuple[int, ...] | None:
+    """The tokens with which a reply to `prompt`, a rendered one, would start where it says one of these words.
+
+    The more probable form of `blanks` in which all words are single, different tokens; None if there is none.
+    """
+    before = token_ids(tokenizer, prompt)
+    for blank in blanks(tokenizer, prompt, before):
+        found = [_one_token(tokenizer, prompt, before, blank + word) for word in words]
+        tokens = tuple(token for token in found if token is not None)
+        if len(set(tokens)) == len(words):
+            return tokens
+    return None
 
 
 def _one_token(tokenizer: Any, prompt: str, before: list[int], word: str) -> int | None:
@@ -83,18 +95,25 @@ def _one_token(tokenizer: Any, prompt: str, before: list[int], word: str) -> int
 
 
 def probability_of_yes(yes: float, no: float) -> tuple[float, float]:
-    """p(yes) = softmax over the two log-probabilities (MaKD, equation 1), and their mass e^yes + e^no.
+    """p(yes) = softmax over the two log-probabilities (MaKD, equation 1), and their mass; see `word_shares`."""
+    shares, mass = word_shares((yes, no))
+    return shares[0], mass
 
-    Any value down to −inf is valid: engines and servers write −9999 and −inf for very improbable tokens. Both −inf
-    gives (NaN, 0), since there is nothing to compare; so does a value that is not a log-probability (NaN, +inf).
+
+def word_shares(logprobs: Sequence[float]) -> tuple[list[float], float]:
+    """The softmax over the log-probabilities of some words, and the sum of their probabilities.
+
+    Any value down to −inf is valid: engines and servers write −9999 and −inf for very improbable tokens. Where all are
+    −inf, shares are NaN and the sum is 0, since there is nothing to compare; so where a value is not a log-probability
+    (NaN, +inf).
     """
-    top = max(yes, no)
-    if not -math.inf < top < math.inf or math.isnan(yes) or math.isnan(no):
-        return math.nan, 0.0
-    # With the larger one factored out no exponential overflows, and one that underflows is 0, as it should be.
-    odds_yes, odds_no = math.exp(yes - top), math.exp(no - top)
-    total = odds_yes + odds_no
-    return odds_yes / total, min(1.0, math.exp(min(top, 0.0)) * total)
+    top = max(logprobs)
+    if any(math.isnan(value) for value in logprobs) or not -math.inf < top < math.inf:
+        return [math.nan] * len(logprobs), 0.0
+    # With the largest one factored out no exponential overflows, and one that underflows is 0, as it should be.
+    odds = [math.exp(value - top) for value in logprobs]
+    total = sum(odds)
+    return [each / total for each in odds], min(1.0, math.exp(min(top, 0.0)) * total)
 
 
 def log_sum(values: Iterable[float]) -> float:

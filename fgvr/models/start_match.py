@@ -81,7 +81,7 @@ def start_of(weights: StartWeights, spec: StudentSpec, *, keep_classifier: bool 
     own, heads = student.state_dict(), classifier_names(student)
     fitted = _fitted(student, own, heads, given)
     found = fitted.tensors
-    same_outputs = (weights.labels, weights.questions) == (spec.labels, spec.questions)
+    same_outputs = (weights.labels, weights.questions, weights.choices) == (spec.labels, spec.questions, spec.choices)
     kept = keep_classifier and same_outputs and all(name in found for name in heads)
     taken = {name: found[name] for name in own if name in found and (kept or name not in heads)}
     _check(weights.name, spec.backbone, own, heads, found)
@@ -216,7 +216,8 @@ def _sentence(
     matched = f"{weights.name}: {len(tensors)} of the student's {len(own)} tensors start from it ({parts:,} numbers)"
     if fitted.resized:
         matched += f", resampled for {spec.preprocess.input_size} px: {_listed(fitted.resized)}"
-    outputs = f"{len(spec.labels)} classes and {len(spec.questions)} aspects"
+    choices = f" and {len(spec.choices)} choice questions" if spec.choices else ""
+    outputs = f"{len(spec.labels)} classes and {len(spec.questions)} aspects{choices}"
     if heads <= tensors.keys():
         head = f"the classifier, too, since its {outputs} are the same"
     else:

@@ -24,6 +24,7 @@ from fgvr.encoders.timm_folder import (
     read_timm_folder,
 )
 from fgvr.errors import UserError
+from fgvr.mllm.choices import ChoiceQuestion
 from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_file_of_kind, read_model_file
 
 FIELD: Final = "makd.weights"
@@ -51,6 +52,7 @@ class StartWeights:
         commit: commit of a hub model.
         labels: classes of an earlier student, in the order of its outputs; None for other weights.
         questions: its aspect questions.
+        choices: its multiple-choice questions.
     """
 
     name: str
@@ -61,6 +63,7 @@ class StartWeights:
     commit: str | None = None
     labels: tuple[str, ...] | None = None
     questions: tuple[str, ...] = ()
+    choices: tuple[ChoiceQuestion, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """What identifies these weights in fingerprints, wherever they lie."""
@@ -68,7 +71,9 @@ class StartWeights:
             return {"hub": self.name, "commit": self.commit}
         if self.file is None:
             raise ValueError(f"{self.name} is neither a file nor on the hub")
-        stated = {"mean": self.mean, "std": self.std, "labels": self.labels, "questions": self.questions or None}
+        choices = [each.texts for each in self.choices]
+        stated: dict[str, Any] = {"mean": self.mean, "std": self.std, "labels": self.labels}
+        stated |= {"questions": self.questions or None, "choices": choices or None}
         known = {name: value for name, value in stated.items() if value is not None}
         return {"content": file_digest(self.file)[:16], **known}
 
@@ -180,7 +185,8 @@ def _student(folder: Path, name: str) -> StartWeights:
         raise StartError(f"{FIELD}: {folder} has no {WEIGHTS_FILE}")
     found = StartWeights(name, _plain(facts["backbone"]), file)
     labels, questions = tuple(facts["labels"]), tuple(facts["questions"])
-    return replace(_with_input(found, facts["preprocess"]), labels=labels, questions=questions)
+    choices = tuple(map(ChoiceQuestion.of, facts.get("choices", ())))
+    return replace(_with_input(found, facts["preprocess"]), labels=labels, questions=questions, choices=choices)
 
 
 def _on_hub(weights: str) -> StartWeights:

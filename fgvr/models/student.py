@@ -23,6 +23,7 @@ import fgvr
 from fgvr.config.data import ImageLimits
 from fgvr.errors import UserError
 from fgvr.images.read import decode_pixels
+from fgvr.mllm.choices import ChoiceQuestion
 from fgvr.models.base import (
     MODEL_FILE,
     WEIGHTS_FILE,
@@ -118,7 +119,7 @@ def _pixels(array: object) -> Pixels:
     return np.asarray(array, dtype=np.uint8)
 
 
-# Any timm model as a student: C class outputs followed by Q aspect outputs.
+# Any timm model as a student: C class outputs, Q aspect outputs, and an output per option of its choice questions.
 
 
 class StudentError(UserError, ValueError):
@@ -136,6 +137,8 @@ class StudentSpec:
         preprocess: its image preprocessing.
         backbone_args: further arguments of `timm.create_model` (drop_rate, drop_path_rate …).
         precision: precision of its activations in training and validation, also used in inference; None: not known.
+        choices: the multiple-choice questions whose answers about its class it learned; their K options have the last
+            outputs, which only training uses.
     """
 
     backbone: str
@@ -144,13 +147,24 @@ class StudentSpec:
     preprocess: Preprocess
     backbone_args: dict[str, Any] = field(default_factory=dict)
     precision: Precision | None = None
+    choices: tuple[ChoiceQuestion, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """C + Q + K, the number of outputs."""
+        return len(self.labels) + len(self.questions) + sum(len(each.options) for each in self.choices)
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits [N, C] and aspect logits [N, Q] of outputs [N, C + Q]."""
-        return outputs[:, : len(self.labels)], outputs[:, len(self.labels) :]
+        """Class logits [N, C] and aspect logits [N, Q] of outputs [N, C + Q + K]."""
+        classes, aspects = len(self.labels), len(self.questions)
+        return outputs[:, :classes], outputs[:, classes : classes + aspects]
+
+    def choice_logits(self, outputs: Tensor) -> Tensor:
+        """Logits [N, K] of the options of all choice questions side by side, of outputs [N, C + Q + K]."""
+        return outputs[:, len(self.labels) + len(self.questions) :]
 
     def predicted(self, outputs: Tensor) -> Tensor:
-        """Class ids [N]: the arg max over the class outputs only (the official code takes it over all C + Q)."""
+        """Class ids [N]: the arg max over the class outputs only (the official code takes it over all outputs)."""
         return self.split(outputs)[0].argmax(dim=1)
 
 
@@ -190,7 +204,7 @@ def timm_preprocess(
 
 
 def build_student(spec: StudentSpec) -> nn.Module:
-    """A student with random weights: float32 [N, 3, S, S] → logits [N, C + Q], channels-last.
+    """A student with random weights: float32 [N, 3, S, S] → logits [N, C + Q + K], channels-last.
 
     Raises:
         StudentError: timm has no such model, or cannot build it with this input size and these arguments.
@@ -198,7 +212,7 @@ def build_student(spec: StudentSpec) -> nn.Module:
     check_backbone(spec.backbone)
     if not spec.labels:
         raise StudentError("a student needs at least one class")
-    outputs = len(spec.labels) + len(spec.questions)
+    outputs = spec.outputs
     arguments = dict(spec.backbone_args)
     facts = timm.get_pretrained_cfg(spec.backbone.partition(".")[0])
     if facts is not None and facts.fixed_input_size:  # vision transformers have one position embedding per patch
@@ -220,7 +234,7 @@ def build_student(spec: StudentSpec) -> nn.Module:
 
 # A trained student as a folder: `model.json` and `model.safetensors`, the weights under timm's own names.
 #
-# The weights load into `timm.create_model(backbone, num_classes=C + Q)` without this package.
+# The weights load into `timm.create_model(backbone, num_classes=C + Q + K)` without this package.
 
 FORMAT = 1
 KIND = "student"
@@ -244,6 +258,7 @@ def save_student(folder: Path, spec: StudentSpec, weights: dict[str, torch.Tenso
         "preprocess": asdict(spec.preprocess),
         "labels": spec.labels,
         "questions": spec.questions,
+        "choices": [each.texts for each in spec.choices],
         "precision": spec.precision,
         "versions": {"fgvr": fgvr.__version__, "timm": timm.__version__, "torch": version("torch")},
         "facts": facts,
@@ -265,6 +280,7 @@ def load_student(folder: Path, device: str | torch.device = "cpu") -> tuple[Stud
             questions=tuple(content["questions"]),
             preprocess=Preprocess(**{**sizes, "mean": tuple(sizes["mean"]), "std": tuple(sizes["std"])}),
             precision=precision,
+            choices=tuple(map(ChoiceQuestion.of, content.get("choices", ()))),  # earlier versions had none
         )
     except (KeyError, TypeError) as error:
         raise ModelFolderError(f"{folder / MODEL_FILE} is damaged: {error!r}") from None

@@ -24,8 +24,9 @@ from fgvr.config.semi import Semi
 from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.losses.pseudo_labels import NEVER, PseudoLabels, class_thresholds, pseudo_labels, pseudo_rows
 from fgvr.training.batches import Batch, Positions
+from fgvr.training.checkpoint import History
 from fgvr.training.examples import Examples
-from fgvr.training.loop import LossTerm, Mean, Term
+from fgvr.training.loop import LossTerm, Mean, Term, train
 from fgvr.training.reporter import Reporter
 from fgvr.training.student import StudentTrainer
 from fgvr.training.student_data import StudentJob, StudentTrainingError
@@ -37,6 +38,15 @@ LEAST = 2
 """Images that batch normalisation needs."""
 TAUGHT, UNTAUGHT = 1, 2
 """Ends of the random streams of the order of photos with targets and without."""
+
+
+def train_semi(job: StudentJob, reporter: Reporter) -> History:
+    """As `train_student`, with pseudo-labels.
+
+    Raises:
+        StudentTrainingError: as `train_student`; or all images have a target, or none has one.
+    """
+    return train(SemiTrainer(job, reporter))
 
 
 class PseudoTerm:
@@ -128,10 +138,8 @@ class SemiTrainer(StudentTrainer):
         part = replace(
             batch, views=(own,), positions=batch.positions[:mine], step_positions=batch.step_positions[:total]
         )
-        (class_logits, aspect_logits), (pseudo_logits, _) = self.job.spec.split(outputs), self.job.spec.split(untaught)
-        pseudo = PseudoStep(labels, pseudo_logits, len(batch.step_positions) - total)
-        classes, p_yes = self._targets(part)
-        return StudentStep(self.epoch, part, (own,), (class_logits,), (aspect_logits,), classes, p_yes, pseudo=pseudo)
+        pseudo = PseudoStep(labels, self.job.spec.split(untaught)[0], len(batch.step_positions) - total)
+        return replace(self._shown(part, (own,), (outputs,)), pseudo=pseudo)
 
     @torch.no_grad()
     def _named(self, pixels: Tensor, positions: Positions, batch: Batch) -> PseudoLabels:

@@ -1,5 +1,5 @@
 """Training a student, from scratch or from pretrained weights, on class targets, the MLLM's aspect probabilities
-(MaKD) and a teacher's logits.
+(MaKD), the signatures of classes (LaViD) and a teacher's logits.
 
 The loss terms define what it learns from. A further loss, for example one that compares several views of an image, or
 one that needs no class, is one more term in a subclass of `StudentTrainer`.
@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fgvr import storage
+from fgvr.array_files import open_array
 from fgvr.config import NoDistillation
 from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.models.base import WEIGHTS_FILE
@@ -52,6 +53,7 @@ from fgvr.training.student_terms import (
     DistillationTerm,
     MixedTerm,
     RefinedClassTerm,
+    SignatureTerm,
     StudentStep,
 )
 from fgvr.training.teacher import open_teacher
@@ -67,10 +69,8 @@ def train_student(job: StudentJob, reporter: Reporter) -> History:
     Raises:
         StudentTrainingError: too few images for the batch size and workers, or too many that cannot be read.
     """
-    if job.settings.trainer == "semi":
-        from fgvr.training.semi import SemiTrainer  # it builds on this file
-
-        return train(SemiTrainer(job, reporter))
+    if job.settings.trainer != "plain":
+        raise ValueError(f"trainer {job.settings.trainer}: see pipelines.student_task.student_loop")
     return train(StudentTrainer(job, reporter))
 
 
@@ -150,6 +150,8 @@ class StudentTrainer(EpochTrainer[Batch]):
             class_term,
             AspectTerm(self.examples, self.settings.aspect_loss, self.settings.alpha, all_asked=asked),
         ]
+        if self.job.spec.choices:
+            terms.append(self._signature_term())
         if self.settings.mixes:  # a teacher that is a student sees the mixed images themselves
             terms = [MixedTerm(term) for term in terms]
         if not isinstance(taught, NoDistillation):
@@ -159,6 +161,13 @@ class StudentTrainer(EpochTrainer[Batch]):
             teacher = open_teacher(self.job.teacher, labels, len(classes), self.device, low_precision=low)
             terms.append(DistillationTerm(taught, teacher, classes, all_asked=self.job.all_asked))
         return terms
+
+    def _signature_term(self) -> SignatureTerm:
+        if self.job.signatures is None:
+            raise ValueError("a student with choice questions without the signatures of its classes")
+        signatures = torch.from_numpy(np.array(open_array(storage.fetch_file(self.job.signatures))))
+        sizes = [len(question.options) for question in self.job.spec.choices]
+        return SignatureTerm(self.examples, signatures.to(self.device), sizes, self.settings.signature_weight)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """See Trainer; checkpoints are saved at the ends of epochs only, so each starts at its first step."""
@@ -192,18 +201,24 @@ class StudentTrainer(EpochTrainer[Batch]):
         return means
 
     def _step(self, batch: Batch) -> StudentStep:
-        classes, p_yes = self._targets(batch)
         pixels = tuple(view.to(self.device, non_blocking=True) for view in batch.views)
         # All views at once: one pass for DDP, and batch normalisation sees the same images in each.
         outputs = self._forward(self.model, pixels[0] if len(pixels) == 1 else torch.cat(pixels))
-        split = [self.job.spec.split(view) for view in outputs.chunk(len(pixels))]
-        class_logits, aspect_logits = zip(*split, strict=True)
-        step = StudentStep(self.epoch, batch, pixels, class_logits, aspect_logits, classes, p_yes)
+        step = self._shown(batch, pixels, outputs.chunk(len(pixels)))
         partners = batch.of_partners()
         if partners is None:
             return step
         classes, p_yes = self._targets(partners)
         return replace(step, partners=replace(step, batch=partners, classes=classes, p_yes=p_yes), share=batch.share)
+
+    def _shown(self, batch: Batch, pixels: tuple[Tensor, ...], outputs: Sequence[Tensor]) -> StudentStep:
+        """A batch with the outputs of each view, and its targets."""
+        spec, (classes, p_yes) = self.job.spec, self._targets(batch)
+        class_logits, aspect_logits = zip(*(spec.split(view) for view in outputs), strict=True)
+        choice_logits = tuple(spec.choice_logits(view) for view in outputs)
+        return StudentStep(
+            *(self.epoch, batch, pixels, class_logits, aspect_logits, classes, p_yes), choice_logits=choice_logits
+        )
 
     def _forward(self, model: nn.Module, pixels: Tensor) -> Tensor:
         with autocast(self.device, self.precision):

@@ -41,6 +41,8 @@ class StudentJob:
         all_asked: whether the MLLM was asked about each image; see `AspectTerm` and `DistillationTerm`.
         start: URI of the file of weights to start from (`Start.tensors` of `fgvr.models.start_match`), if the settings
             name any.
+        signatures: URI of an array float32 [C, K], the signature of each class (`fgvr.mllm.signature_worker`), nan for
+            classes without one; None where the student has no choice questions.
     """
 
     examples: str
@@ -52,6 +54,7 @@ class StudentJob:
     teacher: str | None = None
     all_asked: bool = True
     start: str | None = None
+    signatures: str | None = None
 
 
 @dataclass(frozen=True)

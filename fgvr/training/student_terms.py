@@ -1,4 +1,4 @@
-"""The loss terms of a student: class targets, the MLLM's answers about aspects, and a teacher's logits.
+"""The loss terms of a student: class targets, the MLLM's answers about aspects, signatures, and a teacher's logits.
 
 Each is a `fgvr.training.loop.LossTerm` on a `StudentStep` and computes a published loss (`fgvr.losses`). Sums run over
 this worker's images, counts over the images of the whole step: every worker has the targets of all images.
@@ -6,6 +6,7 @@ this worker's images, counts over the images of the whole step: every worker has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,10 @@ from fgvr.losses.kd import dkd_rows, kd_rows, standardised
 from fgvr.losses.makd import UNKNOWN_CLASS, AspectLoss, aspect_counts, aspect_sum, class_sum
 from fgvr.losses.mixture import clean_probability, refined_rows
 from fgvr.losses.pseudo_labels import PseudoLabels
+from fgvr.losses.signatures import option_places, signature_rows
 from fgvr.losses.soft_targets import hard_rows, soft_rows
 from fgvr.training.batches import Batch
-from fgvr.training.examples import Examples
+from fgvr.training.examples import Examples, SoftClasses
 from fgvr.training.loop import LossTerm, Term
 from fgvr.training.reporter import sum_over_workers
 from fgvr.training.teacher import Teacher
@@ -57,6 +59,7 @@ class StudentStep:
             where nothing is mixed.
         share: share of the images themselves in the mixed ones; their partners have the rest.
         pseudo: further images, which stand without targets; None in plain training.
+        choice_logits: per view, float32 [n, K]: the options of the choice questions.
     """
 
     epoch: int
@@ -69,6 +72,7 @@ class StudentStep:
     partners: StudentStep | None = None
     share: float = 1.0
     pseudo: PseudoStep | None = None
+    choice_logits: tuple[Tensor, ...] = ()
 
 
 class MixedTerm:
@@ -110,26 +114,69 @@ class ClassTerm:
 
     def _rows(self, step: StudentStep) -> Tensor:
         """The loss of each image, float32 [n]."""
-        logits, positions = step.class_logits[0], step.batch.positions
         if self._soft is None:
-            return hard_rows(logits, step.classes, self.smoothing)
+            return hard_rows(step.class_logits[0], step.classes, self.smoothing)
+        return soft_rows(step.class_logits[0], *self._names(step, self._soft), self.smoothing)
+
+    def _names(self, step: StudentStep, soft: SoftClasses) -> tuple[Tensor, Tensor]:
+        """The names of each image, int [n, k], −1 in unused places, and their probabilities."""
         ids, shares = (
-            torch.from_numpy(values).to(logits.device, non_blocking=True) for values in self._soft[positions]
+            torch.from_numpy(values).to(step.classes.device, non_blocking=True) for values in soft[step.batch.positions]
         )
-        return soft_rows(logits, ids, shares, self.smoothing)
+        return ids, shares
 
     def _term(self, rows: Tensor, step: StudentStep) -> Term:
         """The weighted mean of the images' losses."""
+        counts = self._weights(step)
+        return Term((counts * rows).sum(), counts.sum(), self._count(step), self.weight)
+
+    def _weights(self, step: StudentStep) -> Tensor:
+        """How much each image counts, float32 [n]; 0 without a class."""
         counts = (step.classes != UNKNOWN_CLASS).float()
         if self._counts is not None:
             counts *= torch.from_numpy(self._counts[step.batch.positions]).to(counts.device, non_blocking=True)
-        return Term((counts * rows).sum(), counts.sum(), self._count(step), self.weight)
+        return counts
 
     def _count(self, step: StudentStep) -> float:
         """Targets of the whole step, or the sum of their weights."""
         positions = step.batch.step_positions
         known = self._classes[positions] != UNKNOWN_CLASS
         return int(known.sum()) if self._counts is None else float(self._counts[positions][known].sum(dtype=np.float64))
+
+
+class SignatureTerm(ClassTerm):
+    """The loss by which the first view's choice outputs follow the signature of the image's class (LaViD).
+
+    An image counts as in the class loss, since it is its name that says which signature is learned: not without one,
+    and by its weight. Where it has several names, their signatures are mixed by the names' probabilities. An image
+    whose class has no signature counts and adds nothing, so that the others do not weigh more for it.
+    """
+
+    name = "signature_loss"
+
+    def __init__(self, examples: Examples, signatures: Tensor, sizes: Sequence[int], weight: float) -> None:
+        """`signatures`: float32 [C, K] on the device, nan without one; `sizes`: number of options of each question."""
+        super().__init__(examples, weight)
+        self.signatures, self._places = signatures, option_places(sizes).to(signatures.device)
+        self._known = ~signatures.isnan().any(dim=1)
+
+    def __call__(self, step: StudentStep) -> Term:
+        """See LossTerm."""
+        targets, weights = self._targets(step), self._weights(step)
+        rows = signature_rows(step.choice_logits[0], targets, self._places)
+        seen = weights[~targets.isnan().any(dim=1)].sum()
+        return Term((weights * rows).sum(), seen, self._count(step), self.weight)
+
+    def _targets(self, step: StudentStep) -> Tensor:
+        """The signature of each image, float32 [n, K]; nan without one."""
+        ids, shares = step.classes[:, None], torch.ones_like(step.classes, dtype=torch.float32)[:, None]
+        if self._soft is not None:
+            ids, shares = self._names(step, self._soft)
+        names = ids.clamp(min=0).long()
+        shares = torch.where((ids >= 0) & self._known[names], shares.float(), 0.0)
+        mass = shares.sum(dim=1, keepdim=True)
+        mixed = torch.einsum("nk,nko->no", shares / mass.clamp(min=1e-12), self.signatures[names].nan_to_num())
+        return torch.where((mass > 0) & (step.classes != UNKNOWN_CLASS)[:, None], mixed, torch.nan)
 
 
 class RefinedClassTerm(ClassTerm):

@@ -92,6 +92,7 @@ SUITS = {
     "pipelines/rounds.py": [*CHOSEN, "--label.rounds", "2"],
     "pipelines/reask.py": ["--label.reask", "0.1"],
     "pipelines/selection.py": CHOSEN,
+    "pipelines/signatures.py": ["--signatures.file", "tests/golden/choices.txt"],
 }
 """What the scripts need that cannot do anything for the demo."""
 STARTER = """

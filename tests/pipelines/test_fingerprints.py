@@ -167,6 +167,15 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("aspects.min_label_mass", 0.1, {"aspects"}),
         ("class_scores.prompt", "What?", {"class_scores"}),
     ],
+    ("all", ("signatures",)): [
+        ("signatures.file", "{choices}", {"signatures"}),
+        ("signatures.llm", SERVER, {"signatures"}),
+        ("signatures.prompt", "{question} {name}\n{options}", {"signatures"}),
+        ("signatures.rotations", 1, {"signatures"}),
+        ("signatures.min_label_mass", 0.1, {"signatures"}),
+        ("mllm.dtype", "float32", {"signatures"}),
+        ("mllm.model", "{copy of mllm}", {"signatures"}),
+    ],
     ("written", ("questions", "aspects")): [
         ("questions.llm.base_url", "http://other/v1", {"questions"}),
         ("questions.llm.model", "small", {"questions"}),
@@ -205,6 +214,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("makd.questions", 5, {"makd"}),
         ("makd.aspect_loss", "kl", {"makd"}),
         ("makd.unasked_aspects", "class_mean", {"makd"}),
+        ("makd.signature_weight", 1, {"makd", "signatures"}),  # which are asked then
         ("makd.aspect_targets", "random", {"makd", "aspects"}),  # the MLLM is not asked then
         ("makd.epochs", 3, STUDENTS),
         ("makd.max_steps", 3, STUDENTS),
@@ -454,6 +464,7 @@ DECIDES_NOTHING: dict[str, dict[str, Any]] = {
         "questions": {"workers": pool(1024, num_gpus=1), "generate": 9},
         "aspects": {"workers": pool(256, num_gpus=1)},
         "class_scores": {"workers": pool(256, num_gpus=1)},
+        "signatures": {"workers": pool(64, num_gpus=1)},
         # Of a CPU `auto` is fp32.
         "makd": {
             "randaugment_magnitude": 3,  # of no operations
@@ -616,6 +627,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "photos/a.jpg": "a",
         "questions.txt": "Is it red?\nIs it blue?\n",
         "questions2.txt": "Is it green?\nIs it blue?\n",
+        "choices.txt": "Which colour? | red | blue | green\n",
+        "choices2.txt": "Which colour? | red | blue | grey\n",
         "captions.txt": "a gull\n",
         "captions2.txt": "a tern\n",
         "nouns": "gull n 1 0 1 0 00000000\n",
@@ -660,6 +673,7 @@ def files_of(place: Path) -> dict[str, str]:
         "{nouns}": str(place / "nouns2"),
         "{captions}": str(place / "captions2.txt"),
         "{questions}": str(place / "questions2.txt"),
+        "{choices}": str(place / "choices2.txt"),
         "{aliases}": str(place / "aliases.csv"),
         "{costs}": str(place / "costs.csv"),
         "{checked}": str(place / "checked.csv"),
@@ -676,6 +690,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
     base: dict[str, Any] = {
         "ingest": {"source": {"kind": "folder", "path": str(place / "photos")}},
         "questions": {"file": str(place / "questions.txt")},
+        "signatures": {"file": str(place / "choices.txt")},
         "near": {"views": 2},
         "makd": {"distillation": {"kind": "kd", "teacher": "mllm"}},
         "baselines": {

@@ -28,9 +28,10 @@ from fgvr.mllm.backend import (
     NameTask,
     Sampling,
 )
+from fgvr.mllm.choices import ChoiceAnswer, ChoiceTask
 from fgvr.mllm.openai_server.cache_writer import flush_all
 from fgvr.mllm.openai_server.calls import Calls, Rejected
-from fgvr.mllm.openai_server.requests import NO_ASPECTS, Score, answer_of, data_url, joined, messages, score_of
+from fgvr.mllm.openai_server.requests import NO_SCORES, Score, answer_of, chosen, data_url, joined, messages, score_of
 from fgvr.mllm.openai_server.retry import GaveUp, TryAgain
 from fgvr.mllm.prompts import Conversation, aspect_conversation
 from fgvr.names.structured import MOST_CHARACTERS, answer_schema, is_structured
@@ -196,6 +197,23 @@ class OpenAIClient:
             answers.append(joined(group))
         return answers
 
+    def choices(self, names: Iterable[str], task: ChoiceTask) -> list[ChoiceAnswer]:
+        """See `ChoiceScorer`; one request per turn, a class's turns together.
+
+        Raises:
+            BackendRefused: also if the server gives no log-probabilities.
+        """
+        asked = ((task.conversation(turn, name), task.letters(turn)) for name in names for turn in task.turns)
+
+        def one(item: tuple[Conversation, str]) -> Score:
+            return self._score(messages(item[0], None, self._config.image_detail), item[1])
+
+        scores = read_ahead(one, asked, threads=self._config.concurrency)
+        answers: list[ChoiceAnswer] = []
+        while group := list(islice(scores, len(task.turns))):
+            answers.append(chosen(task, group))
+        return answers
+
     def _answer(self, content: list[dict[str, Any]], sampling: Sampling) -> Answer:
         extra: dict[str, Any] = {"logprobs": True} if self._config.answer_logprobs else {}
         if sampling.seed is not None and sampling.temperature > 0:
@@ -212,9 +230,9 @@ class OpenAIClient:
         except (Rejected, GaveUp) as error:
             return Answer(None, failure=_failure(error))
 
-    def _score(self, content: list[dict[str, Any]], words: tuple[str, str]) -> Score:
+    def _score(self, content: list[dict[str, Any]], words: Sequence[str]) -> Score:
         extra = {"logprobs": True, "top_logprobs": self._config.top_logprobs}
-        needed = dict.fromkeys(extra, f"the server gives no log-probabilities{NO_ASPECTS}")
+        needed = dict.fromkeys(extra, f"the server gives no log-probabilities{NO_SCORES}")
 
         def read(reply: Any) -> Score:
             try:

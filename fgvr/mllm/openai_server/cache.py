@@ -162,7 +162,11 @@ def reply_key(server: str, request: dict[str, Any]) -> str:
 def with_run_replies(config: Config, folder: str) -> Config:
     """The config of a run in `folder`, with the path filled in for backends that cache replies in the run folder."""
     replies = storage.join(folder, "replies")
-    llms = {"questions": config.questions.llm, "finer": config.baselines.finer.llm}
+    llms = {
+        "questions": config.questions.llm,
+        "signatures": config.signatures.llm,
+        "finer": config.baselines.finer.llm,
+    }
     kept = {name: None if llm is None else llm.keeping(replies) for name, llm in llms.items()}
     finer = config.baselines.finer.model_copy(update={"llm": kept["finer"]})
     sources = tuple(
@@ -176,6 +180,7 @@ def with_run_replies(config: Config, folder: str) -> Config:
             "mllm": config.mllm.keeping(replies),
             "label": config.label.model_copy(update={"sources": sources}),
             "questions": config.questions.model_copy(update={"llm": kept["questions"]}),
+            "signatures": config.signatures.model_copy(update={"llm": kept["signatures"]}),
             "baselines": config.baselines.model_copy(update={"finer": finer}),
         }
     )

@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image
 
 from fgvr.mllm.backend import Answer, AspectAnswer, BackendRefused
+from fgvr.mllm.choices import ChoiceAnswer, ChoiceTask, averaged
 from fgvr.mllm.openai_server.replies import CUT, FILTERED
 from fgvr.mllm.prompts import Conversation, flatten
-from fgvr.mllm.yes_no import log_sum, probability_of_yes
+from fgvr.mllm.yes_no import log_sum, word_shares
 from fgvr.schemas import Failure, Reason
 
-NO_ASPECTS = ", so it cannot be asked for aspects: use kind vllm, or another server"
+NO_SCORES = ", so it cannot be asked for aspects or signatures: use kind vllm, or another server"
 _FILTERED = "the server's content filter held the answer back"
 _LOSSLESS_PIXELS = 512 * 512
 MOST_TOKENS = 10_000_000
@@ -88,9 +89,18 @@ def spent_of(reply: Any) -> Spent:
 
 @dataclass(frozen=True)
 class Score:
-    """One question about one image: p(yes), label mass and tokens, or why there are none."""
+    """One question about one image or class: the words' shares, label mass and tokens, or why there are none.
 
-    p_yes: float = math.nan
+    Attributes:
+        shares: probability of each word among the words; nan where none is known. For aspects the first is p(yes).
+        label_mass: sum of the words' probabilities.
+        prompt_tokens: of the request.
+        cached_tokens: how many of these came from the prefix cache; None if the server does not say.
+        failure: why there are none.
+        tokens_known: whether the server states its counts.
+    """
+
+    shares: tuple[float, ...] = ()
     label_mass: float = 0.0
     prompt_tokens: int = 0
     cached_tokens: int | None = None
@@ -98,29 +108,28 @@ class Score:
     tokens_known: bool = True
 
 
-def score_of(reply: Any, words: tuple[str, str]) -> Score:
-    """p(yes) from the listed log-probabilities of the first token.
+def score_of(reply: Any, words: Sequence[str]) -> Score:
+    """The shares of words from the listed log-probabilities of the first token.
 
     Only the most probable tokens are listed. An unlisted word has at most the probability of the least probable
-    listed token, which replaces it in p(yes) but adds nothing to the mass. Variants of a word with a leading blank are
-    summed.
+    listed token, which replaces it in the shares but adds nothing to the mass. Variants of a word with a leading
+    blank are summed.
 
     Raises:
-        BackendRefused: no log-probabilities are listed: this server cannot score aspects.
+        BackendRefused: no log-probabilities are listed: this server cannot score words.
     """
     choice = reply.choices[0]
     content = getattr(getattr(choice, "logprobs", None), "content", None)
     if choice.finish_reason == FILTERED:
         return Score(failure=Failure(Reason.REFUSED, _FILTERED))
     if not content or not content[0].top_logprobs:
-        raise BackendRefused(f"the server gives no top_logprobs{NO_ASPECTS}")
+        raise BackendRefused(f"the server gives no top_logprobs{NO_SCORES}")
     listed = [(token.token, float(token.logprob)) for token in content[0].top_logprobs]
-    yes, no = (log_sum(value for token, value in listed if token.strip() == word) for word in words)
-    floor = min(value for _, value in listed)
-    found = max(yes, no) > -math.inf
+    found = [log_sum(value for token, value in listed if token.strip() == word) for word in words]
+    floor = min(value for _, value in listed) if max(found) > -math.inf else -math.inf
     return Score(
-        p_yes=probability_of_yes(max(yes, floor), max(no, floor))[0] if found else math.nan,
-        label_mass=probability_of_yes(yes, no)[1],
+        shares=tuple(word_shares([max(value, floor) for value in found])[0]),
+        label_mass=word_shares(found)[1],
         prompt_tokens=spent_of(reply).prompt or 0,
         cached_tokens=cached_tokens(reply),
         tokens_known=spent_of(reply).prompt is not None,
@@ -134,14 +143,33 @@ def joined(scores: Sequence[Score]) -> AspectAnswer:
         failure = Failure(Reason.NO_LABEL_MASS, "neither word was among the listed tokens of any question")
     if failure is not None:
         return AspectAnswer(failure=failure)
-    cached = [score.cached_tokens for score in scores if score.cached_tokens is not None]
     return AspectAnswer(
-        p_yes=np.array([score.p_yes for score in scores], dtype=np.float32),
+        p_yes=np.array([score.shares[0] for score in scores], dtype=np.float32),
         label_mass=np.array([score.label_mass for score in scores], dtype=np.float32),
         prompt_tokens=sum(score.prompt_tokens for score in scores),
-        cached_tokens=sum(cached) if cached else None,
+        cached_tokens=_all_cached(scores),
         tokens_known=all(score.tokens_known for score in scores),
     )
+
+
+def chosen(task: ChoiceTask, scores: Sequence[Score]) -> ChoiceAnswer:
+    """The scores of all requests about one class; the first failure fails the class."""
+    failure = next((score.failure for score in scores if score.failure is not None), None)
+    if failure is not None:
+        return ChoiceAnswer(failure=failure)
+    return averaged(
+        task,
+        [score.shares for score in scores],
+        [score.label_mass for score in scores],
+        prompt_tokens=sum(score.prompt_tokens for score in scores),
+        cached_tokens=_all_cached(scores),
+        tokens_known=all(score.tokens_known for score in scores),
+    )
+
+
+def _all_cached(scores: Sequence[Score]) -> int | None:
+    cached = [score.cached_tokens for score in scores if score.cached_tokens is not None]
+    return sum(cached) if cached else None
 
 
 def cached_tokens(reply: Any) -> int | None:

@@ -11,7 +11,9 @@ from fgvr.config.models import VllmBackend
 from fgvr.errors import UserError
 from fgvr.images.pictures import Picture
 from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, EngineDead, ImageRequest, NameAnswer, NameTask, Sampling
+from fgvr.mllm.choices import ChoiceAnswer, ChoiceTask
 from fgvr.mllm.prompts import Conversation, aspect_conversation, image_conversation
+from fgvr.mllm.vllm_engine.choices import ChoiceLoop
 from fgvr.mllm.vllm_engine.model_files import ModelError
 from fgvr.mllm.vllm_engine.private import client_errors, shut_down, without_pixels
 from fgvr.mllm.vllm_engine.prompts import QuestionPrompts, VllmPrompts
@@ -105,6 +107,15 @@ class VllmEngine:
         if task not in self._names:
             self._names[task] = self._prepare_names(task)
         return self._names[task].run(pictures)
+
+    def choices(self, names: Iterable[str], task: ChoiceTask) -> list[ChoiceAnswer]:
+        """See `ChoiceScorer`.
+
+        Raises:
+            AnswerWordError: a letter is not one token of this model.
+        """
+        self._prove()
+        return ChoiceLoop(self._loop, self._prompts, task).run(names)
 
     def forget(self) -> None:
         """Empty the prefix cache: the counts of cached tokens must not depend on earlier stages."""

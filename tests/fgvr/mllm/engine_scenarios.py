@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from scenario_inputs import NAMES, ODD_QUESTIONS, QUESTIONS, drawn, small
+from scenario_inputs import CHOICES, NAMES, ODD_QUESTIONS, QUESTIONS, drawn, small
 
 from fgvr import schemas
 from fgvr.config.data import ImageLimits
 from fgvr.config.makd import ASPECT_INSTRUCTION
 from fgvr.images.pictures import Picture
 from fgvr.mllm.backend import Answer, AspectAnswer, AspectTask, EngineDead, ImageRequest, NameAnswer, NameTask, Sampling
+from fgvr.mllm.choices import ChoiceAnswer
 from fgvr.mllm.label_worker import LabelSettings, LabelWorker
 from fgvr.mllm.look_worker import LookSettings, LookWorker, part_rows
 from fgvr.mllm.prompts import image_conversation, text_conversation
@@ -213,6 +214,10 @@ class Scenarios:
         answers = self.engine.generate([text_conversation("Hello"), text_conversation("Hello " * 900)], Sampling(4))
         return [asdict(answer) for answer in answers]
 
+    def choices_by_name(self) -> Any:
+        """Of two classes, and of one whose name is too long for the model between them."""
+        return [chosen(each) for each in self.engine.choices([NAMES[0], "Wren " * 300, NAMES[2]], CHOICES)]
+
     def bounded_pictures(self) -> Any:
         """Pictures are drawn from the iterable only as the engine gets on: how many are drawn and not answered."""
         drawn_at: list[int] = []
@@ -268,6 +273,12 @@ def named(answer: NameAnswer) -> dict[str, Any]:
     return {**asdict(answer), "scores": answer.scores.tolist(), "failure": failure}
 
 
+def chosen(answer: ChoiceAnswer) -> dict[str, Any]:
+    failure = None if answer.failure is None else answer.failure.as_row()
+    shares = [each.tolist() for each in answer.probabilities]
+    return {**asdict(answer), "probabilities": shares, "label_mass": answer.label_mass.tolist(), "failure": failure}
+
+
 def message_of(kind: type[Exception], work: Callable[[], object]) -> str:
     try:
         work()
@@ -279,6 +290,7 @@ def message_of(kind: type[Exception], work: Callable[[], object]) -> str:
 def text_model(folder: Path) -> list[Any]:
     engine = VllmEngine(small(folder), vision=False)
     answers: list[Answer] = engine.generate([text_conversation("Hello", "Be brief")] * 2, Sampling(5))
+    assert [answer.failure for answer in engine.choices(["Wren"], CHOICES)] == [None]
     return [asdict(answer) for answer in answers]
 
 

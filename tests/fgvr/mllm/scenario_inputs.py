@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from fgvr.config.models import VllmBackend
+from fgvr.mllm.choices import ChoiceQuestion, ChoiceTask
 
 QUESTIONS = (
     "Is the body of the bird blue?",
@@ -13,6 +14,15 @@ QUESTIONS = (
     "Are the legs black?",
     "Is there a crest on its head?",
     "Is the tail forked?",
+)
+
+CHOICES = ChoiceTask(
+    (
+        ChoiceQuestion("What shape is its beak?", ("hooked", "conical", "long")),
+        ChoiceQuestion("How large is it?", ("small", "large")),
+    ),
+    "{question}\n{options}\n{name}: which letter?",
+    2,
 )
 
 NAMES = ("Azure Finch", "Azure Wren", "Crimson Wren", "Wren", "Crested Azure Finch")

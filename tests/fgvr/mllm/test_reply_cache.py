@@ -145,11 +145,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_run_means_the_runs_own_folder(tmp_path: Path) -> None:
     openai = {"kind": "openai", "model": "m", "base_url": "http://x/v1"}
-    config = with_run_replies(
-        build({"mllm": openai, "questions": {"llm": {**openai, "reply_cache": None}}}), "s3://bucket/runs/a"
-    )
+    tree = {"mllm": openai, "questions": {"llm": {**openai, "reply_cache": None}}, "signatures": {"llm": openai}}
+    config = with_run_replies(build(tree), "s3://bucket/runs/a")
     assert config.mllm.reply_cache == "s3://bucket/runs/a/replies"  # type: ignore[union-attr]
     assert config.questions.llm.reply_cache is None  # type: ignore[union-attr]
+    assert config.signatures.llm.reply_cache == "s3://bucket/runs/a/replies"  # type: ignore[union-attr]
     assert with_run_replies(build({}), "runs/a") == build({})
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenario_inputs import NAMES, ODD_QUESTIONS, QUESTIONS, drawn
+from scenario_inputs import CHOICES, NAMES, ODD_QUESTIONS, QUESTIONS, drawn
 from tiny_checkpoints import build_internvl, build_llava, build_text_model
 from transformers_reference import Reference
 
@@ -114,6 +114,22 @@ def test_names_of_a_picture_that_cannot_be_processed(checked: Checked) -> None:
     assert odd["failure"]["reason"] == "request_rejected"
     expected = [answer["scores"] for answer in checked.results["name_scores"]["answers"][:2]]
     assert np.array([first["scores"], last["scores"]]) == pytest.approx(np.array(expected), abs=TOLERANCE)
+
+
+def test_choices_have_the_probabilities_of_transformers(checked: Checked) -> None:
+    first, long, last = checked.results["choices_by_name"]
+    assert long["failure"]["reason"] == "request_rejected"
+    for name, answer in ((NAMES[0], first), (NAMES[2], last)):
+        assert answer["failure"] is None
+        turns = [checked.reference.letters(CHOICES.conversation(turn, name), len(turn.order)) for turn in CHOICES.turns]
+        sums = [sum(turn) for turn in turns]
+        a, b, c, d = (np.array(turn) / sum(turn) for turn in turns)
+        # Two rotations each: of three options the second begins with the second one, of two with the other one.
+        expected = [(a + b[[2, 0, 1]]) / 2, (c + d[::-1]) / 2]
+        for found, wanted in zip(answer["probabilities"], expected, strict=True):
+            assert found == pytest.approx(wanted.tolist(), abs=TOLERANCE)
+        assert answer["label_mass"] == pytest.approx([np.mean(sums[:2]), np.mean(sums[2:])], rel=0.01)
+    assert last["cached_tokens"] > 0  # the questions stand before the name
 
 
 def test_labels_are_those_of_transformers(checked: Checked) -> None:

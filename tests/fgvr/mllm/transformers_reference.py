@@ -10,7 +10,7 @@ from PIL import Image
 from fgvr.config.near import LABEL_PROMPT
 from fgvr.mllm.prompts import AspectOrder, aspect_conversation, image_conversation, render
 from fgvr.mllm.vllm_engine.scoring import name_ids
-from fgvr.mllm.yes_no import AnswerTokens
+from fgvr.mllm.yes_no import AnswerTokens, token_ids
 
 
 class Reference:
@@ -66,3 +66,12 @@ class Reference:
             logits = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), **rest).logits[0].double()
         steps = logits[length - 1 : -1].log_softmax(-1)
         return float(np.mean([float(step[token]) for step, token in zip(steps, tokens, strict=True)]))
+
+    def letters(self, conversation: Any, count: int) -> list[float]:
+        """Probabilities of the first letters as the reply to a text, as they are: one forward without an image."""
+        text = render(self.processor, conversation)
+        words = self.processor.tokenizer
+        tokens = [token_ids(words, text + letter)[-1] for letter in "ABC"[:count]]
+        with torch.inference_mode():
+            logits = self.model(input_ids=torch.tensor([token_ids(words, text)])).logits[0, -1].double()
+        return [float(share) for share in logits.softmax(-1)[tokens]]

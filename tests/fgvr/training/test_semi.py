@@ -17,8 +17,8 @@ from fgvr.training.checkpoint import read_history
 from fgvr.training.examples import Examples
 from fgvr.training.loop import train
 from fgvr.training.reporter import LocalReporter
-from fgvr.training.semi import SemiTrainer, endless, taught_of
-from fgvr.training.student import StudentTrainer, train_student
+from fgvr.training.semi import SemiTrainer, endless, taught_of, train_semi
+from fgvr.training.student import StudentTrainer
 from fgvr.training.student_data import StudentJob, StudentTrainingError
 from tests.fgvr.training.coloured_photos import job, weights
 from tests.two_processes import RankReporter, two_processes
@@ -132,7 +132,7 @@ def test_it_learns_more_than_the_labelled_photos_alone(tmp_path: Path) -> None:
 def test_resumed_training_is_bit_equal(tmp_path: Path, dies_after: int) -> None:
     task = partly(tmp_path, share=0.25, known=40, semi={"per_class": True, "threshold": 0.3}, backbone="test_byobnet")
     whole, parts = LocalReporter(tmp_path / "whole"), LocalReporter(tmp_path / "parts")
-    train_student(task, whole)
+    train_semi(task, whole)
 
     class Killed(Exception):
         """Stands for a worker that dies."""
@@ -144,9 +144,9 @@ def test_resumed_training_is_bit_equal(tmp_path: Path, dies_after: int) -> None:
                 raise Killed
 
     with pytest.raises(Killed):
-        train_student(task, Dies(tmp_path / "parts"))
+        train_semi(task, Dies(tmp_path / "parts"))
     torch.manual_seed(99)
-    train_student(task, parts)
+    train_semi(task, parts)
     for name in ("best", "last"):
         a, b = (each.checkpoint / name / "model.safetensors" for each in (whole, parts))
         assert a.read_bytes() == b.read_bytes()
@@ -156,7 +156,7 @@ def test_resumed_training_is_bit_equal(tmp_path: Path, dies_after: int) -> None:
 
 def _train_as_one_of_two(rank: int, task: StudentJob, folder: Path) -> None:
     logging.disable()
-    train_student(task, RankReporter(folder / f"rank{rank}", rank))
+    train_semi(task, RankReporter(folder / f"rank{rank}", rank))
 
 
 @pytest.mark.slow
@@ -165,7 +165,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     semi = {"mixup": False, "per_class": True, "threshold": 0.3}
     task = partly(tmp_path, count=49, backbone="test_vit", batch_size=10, semi=semi)
     with two_processes(tmp_path, _train_as_one_of_two, task, tmp_path):
-        train_student(task, LocalReporter(tmp_path / "one"))
+        train_semi(task, LocalReporter(tmp_path / "one"))
     one, two = LocalReporter(tmp_path / "one"), LocalReporter(tmp_path / "rank0")
     for name, value in weights(one).items():
         torch.testing.assert_close(weights(two)[name], value, atol=1e-4, rtol=1e-2)
