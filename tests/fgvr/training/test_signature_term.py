@@ -17,7 +17,7 @@ from fgvr.models.student import build_student, load_student, save_student
 from fgvr.training.batches import Batch
 from fgvr.training.examples import Examples, SoftClasses
 from fgvr.training.reporter import LocalReporter
-from fgvr.training.semi import SemiTrainer
+from fgvr.training.semi import SemiTrainer, train_semi
 from fgvr.training.student import StudentTrainer, train_student
 from fgvr.training.student_data import StudentJob
 from fgvr.training.student_terms import SignatureTerm, StudentStep
@@ -151,7 +151,7 @@ def test_semi_supervised_steps_learn_it_from_photos_with_a_trusted_name(tmp_path
     assert made.choice_logits[0].shape == (len(made.classes), 5)
     assert found(made).count == len(made.classes)
     assert found(made).seen == int((made.classes != 3).sum())
-    train_student(trainer.job, LocalReporter(tmp_path / "whole"))
+    train_semi(trainer.job, LocalReporter(tmp_path / "whole"))
 
 
 def test_choice_questions_without_signatures_are_an_error(tmp_path: Path) -> None:
