@@ -59,6 +59,17 @@ _OURS: Final = (
     *(_near(f"NeaR, {loss.upper()}", near={"loss": loss}) for loss in ("cc", "rc", "lws", "cavl", "gce")),
 )
 
+
+def _asked(select: str, images: int) -> tuple[Row, ...]:
+    """NeaR and prototypes on so many answers, about images of the field guide that are drawn or chosen."""
+    label = {"images": {"select": select, "per_class": None, "max_images": images}}
+    title = f"{images} answers, {select}"
+    return (
+        _near(f"NeaR, {title}", label=label),
+        Row(f"Prototypes, {title}", "label_prototypes", {"label": label}),
+    )
+
+
 TABLES: Final[dict[str, tuple[Row, ...]]] = {
     "1": (*_BASELINES, NEAR),
     "2": (*_BASELINES, NEAR),
@@ -76,5 +87,9 @@ TABLES: Final[dict[str, tuple[Row, ...]]] = {
     ),
     "fig2": (ZERO_SHOT, Row("FineR", "finer"), _OURS[1], NEAR),
     "ours": _OURS,
+    "asked": (
+        NEAR,
+        *(row for images in (108, 360) for select in ("random", "medoids") for row in _asked(select, images)),
+    ),
 }
-"""Rows by table, in the paper's order; `ours` are rows that it does not have."""
+"""Rows by table, in the paper's order; `ours` and `asked` are rows that it does not have."""

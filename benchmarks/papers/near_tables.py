@@ -6,8 +6,9 @@
     python -m benchmarks.papers.near_tables --table 2 --config cub --set ingest.source.path=/data/CUB_200_2011
 
 `--table 1` hours and US$ of 10,000 images, `2` all methods, `3` Random-CS against nearest neighbours, `4` sets that
-the MLLM lists, `fig2` the number of shots, `ours` other candidate sets and losses. A config is `demo`, `grocery` (tiny
-models of its own on real photos), a preset of pipelines/configs or a YAML file; of several, their average comes last.
+the MLLM lists, `fig2` the number of shots, `ours` other candidate sets and losses, `asked` fewer answers, about images
+that are drawn or chosen. A config is `demo`, `grocery` (tiny models of its own on real photos), a preset of
+pipelines/configs or a YAML file; of several, their average comes last.
 `--out` holds one run folder per config. Finished results are reused, so an interrupted table is continued, and a row
 that differs only in NeaR's settings does not ask the MLLM. A method that cannot run on a data set says why.
 """
