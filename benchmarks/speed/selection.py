@@ -1,10 +1,12 @@
-"""Choosing whom to ask among many images: seconds and memory of the whitening, the clusters and the choice.
+"""Choosing whom to ask among many images, and spreading the answers: seconds and memory of each step.
 
     python -m benchmarks.speed.selection         # a million vectors, 1,000 questions, two threads
     python -m benchmarks.speed.selection --images 1000000 --questions 3000 --device cuda
 
 Clustered fp16 vectors of 512 numbers in a mapped file, as the stage `selected` has them. Each step runs in a process of
-its own, whose peak of memory that is not the file's is printed beside what it took before the step.
+its own, whose peak of memory that is not the file's is printed beside what it took before the step. `propagation`
+spreads one answer per question over a graph of ten neighbours within groups of a thousand images, with a tenth as many
+names as questions; finding real neighbours is benchmarks.speed.knn_graph's.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from benchmarks import harness
 from benchmarks.speed.knn_graph import make_vectors
 from cluster.heartbeat import beating
 
-STEPS = ("whitening", "applied", "clusters", "medoids", "typical", "coverage")
+STEPS = ("whitening", "applied", "clusters", "medoids", "typical", "coverage", "propagation")
+NEIGHBOURS, GROUP = 10, 1000
 
 
 def measured(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
@@ -45,6 +48,8 @@ def step(name: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
 
     where = {"threads": args.threads, "device": args.device}
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    if name == "propagation":
+        return measured(lambda: spread(len(vectors), args.questions))[1]
     if name == "whitening":
         whitening, facts = measured(lambda: fit_whitening(vectors, anchors=args.anchors, **where))
         (folder / "whitening.npz").write_bytes(whitening.to_bytes())
@@ -63,6 +68,22 @@ def step(name: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
         np.save(folder / "rows.npy", chosen.rows)
         return facts
     return measured(lambda: coverage.reach(whitened, np.load(folder / "rows.npy"), **where))[1]
+
+
+def spread(images: int, questions: int) -> None:
+    """Label propagation over a graph of made-up neighbours."""
+    from fgvr.arrays import NONE
+    from fgvr.heads.propagation import graph, propagate
+
+    rng = np.random.default_rng(0)
+    starts = np.arange(images) // GROUP * GROUP
+    size = np.minimum(GROUP, images - starts)
+    near = starts[:, None] + rng.integers(0, size[:, None], (images, NEIGHBOURS))
+    similarities = rng.uniform(0.5, 1, near.shape).astype(np.float32)
+    names = max(2, questions // 10)
+    labels = np.full(images, NONE, np.int64)
+    labels[rng.choice(images, questions, replace=False)] = rng.integers(0, names, questions)
+    propagate(graph(near, similarities), labels, names)
 
 
 def main() -> None:
