@@ -20,8 +20,9 @@ import yaml
 from pydantic import ValidationError
 
 from fgvr import storage
+from fgvr.config.base import UNUSED
 from fgvr.config.data import TableSource, check_path_is_read
-from fgvr.config.explain import OWN_FLAGS, explain, suggestion
+from fgvr.config.explain import OWN_FLAGS, explain, field_of, suggestion
 from fgvr.config.help import help_text, help_topic, is_topic
 from fgvr.config.idle import without_effect
 from fgvr.config.label_sources import AnswerFile
@@ -63,7 +64,8 @@ def load_config(
     name, given = _parse_flags(argv)
     tree = default_kinds(Config)
     flags = _flag_layer(given)
-    for layer in (read_preset(name or default, presets), flags):
+    file = read_preset(name or default, presets)
+    for layer in (_without_unused(file) if _is_saved(file) else file, flags):
         _check_source(layer, tree)
         tree = merge(tree, layer)
     config = build(tree)
@@ -97,6 +99,32 @@ def help_page(
     except ConfigError:  # who asks for help may not have the file yet
         values = {}
     return help_text(description, presets, topic, stage=stage, tuned=tuned, preset=preset, values=values)
+
+
+def _is_saved(tree: dict[str, Any]) -> bool:
+    """Whether a run or a sweep saved this config, with all parts: people name those whose fields they change."""
+    return tree.keys() >= {"run", "cluster", "tracking", "clip", "class_scores", "baselines", "infer", "detect"}
+
+
+def _without_unused(tree: dict[str, Any]) -> dict[str, Any]:
+    """A saved config without fields that the version which saved it took and did not use: today these are refused."""
+    try:
+        Config.model_validate(tree)
+    except ValidationError as error:
+        unused = [problem for problem in error.errors() if problem["type"] == UNUSED]
+        for problem in unused:
+            tree = _without(tree, [*field_of(problem["loc"]).split("."), problem["ctx"]["field"]])
+        return _without_unused(tree) if unused else tree  # a part may have two, of which one is said at a time
+    return tree
+
+
+def _without(tree: Any, steps: Sequence[str]) -> Any:
+    """A tree of mappings and lists without the field that these steps lead to."""
+    if isinstance(tree, list):
+        return [_without(item, steps[1:]) if str(at) == steps[0] else item for at, item in enumerate(tree)]
+    if len(steps) == 1:
+        return {key: value for key, value in tree.items() if key != steps[0]}
+    return tree | {steps[0]: _without(tree[steps[0]], steps[1:])}
 
 
 def _check_source(layer: dict[str, Any], below: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -178,6 +179,16 @@ class Infer(Part):
     batch_images: int = Field(default=64, ge=1)
     """Images per forward pass. Lower it when memory runs out; it does not change the result."""
     workers: Workers = Workers(rows_per_part=4096)
+
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """See Part: a model of this run beside another one."""
+        own = type(self).model_fields["trained"].default
+        if self.model is not None and self.trained != own:
+            yield (
+                "trained",
+                f"model = {self.model} classifies, and no model of this run; leave trained out (or set it to {own}), "
+                "or set model to null",
+            )
 
 
 class Config(Part):
