@@ -31,12 +31,14 @@ from fgvr.config.tree import default_kinds, flat, known_leaves, merge, nested, o
 from fgvr.config.vectors import FileVectors
 from fgvr.config.yaml_text import FieldError, YamlError, read_yaml, with_environment
 from fgvr.errors import UserError
-from fgvr.redact import MASK, masked_tree
+from fgvr.redact import MASK, is_secret_name, masked_tree
 from fgvr.text_files import decoded
 
 log = logging.getLogger(__name__)
-_LOST = re.compile(r"^\*{3}$|://\*{3}@|[?&;][\w.%-]+=\*{3}|(?:^|/)\*{3}(?=[/.?]|$)|KEY-----\*{3}")
-"""How `fgvr.redact.masked_tree` leaves a value that held a secret."""
+_LEFT_OUT = f"{MASK}left-out{MASK}"
+"""What a saved config has for a mask that might be somebody's prompt or folder, `***`."""
+_LOST = re.compile(rf"{re.escape(_LEFT_OUT)}|://\*{{3}}@|[?&;][\w.%-]+=\*{{3}}|KEY-----\*{{3}}")
+"""A value that held a secret when it was saved."""
 
 
 class ConfigError(UserError, ValueError):
@@ -152,14 +154,19 @@ def build(values: dict[str, Any]) -> Config:
 
 
 def _masked_fields(values: Any, place: str = "") -> list[str]:
-    """Dotted names of the fields whose value has lost a secret: `***` in a secret's place, not in a text's emphasis."""
+    """Dotted names of the fields whose value has lost a secret."""
     if isinstance(values, dict):
         return [
             found for name, value in values.items() for found in _masked_fields(value, f"{place}.{name}".strip("."))
         ]
     if isinstance(values, list):
         return [found for value in values for found in _masked_fields(value, place)]
-    return [place] if isinstance(values, str) and _LOST.search(values) else []
+    return [place] if isinstance(values, str) and _has_lost(values, place.rpartition(".")[2]) else []
+
+
+def _has_lost(value: str, name: str) -> bool:
+    """Whether a field's value held a secret when it was saved."""
+    return _LOST.search(value) is not None or (value == MASK and is_secret_name(name))
 
 
 def read_preset(name: str, presets: Path) -> dict[str, Any]:
@@ -192,8 +199,18 @@ def read_preset(name: str, presets: Path) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved config as YAML that `--config` takes again, with `***` for secrets, which it then asks for."""
-    return yaml.safe_dump(masked_tree(as_given(config)), sort_keys=False, allow_unicode=True)
+    """The resolved config as YAML that `--config` takes again, with a mask for secrets, which it then asks for."""
+    tree = as_given(config)
+    return yaml.safe_dump(_with_gaps(masked_tree(tree), tree), sort_keys=False, allow_unicode=True)
+
+
+def _with_gaps(masked: Any, plain: Any, name: str = "") -> Any:
+    """A masked tree in which every value that lost a secret shows it."""
+    if isinstance(masked, dict):
+        return {name: _with_gaps(value, plain[name], name) for name, value in masked.items()}
+    if isinstance(masked, list):
+        return [_with_gaps(value, beside, name) for value, beside in zip(masked, plain, strict=True)]
+    return masked if masked == plain or _has_lost(masked, name) else masked.replace(MASK, _LEFT_OUT)
 
 
 def as_given(config: Config) -> dict[str, Any]:
