@@ -67,11 +67,13 @@ def load_config(
     tree = default_kinds(Config)
     flags = _flag_layer(given)
     file = read_preset(name or default, presets)
-    for layer in (_without_unused(file) if _is_saved(file) else file, flags):
+    whole = _is_saved(file)
+    for layer in (_without_unused(file) if whole else file, flags):
         _check_source(layer, tree)
         tree = merge(tree, layer)
     config = build(tree)
-    for sentence in without_effect(config, flat(flags)):
+    shipped = (presets / f"{name or default}.yaml").exists()
+    for sentence in without_effect(config, flat(flags), {} if whole or shipped else flat(file)):
         log.warning("%s", sentence)
     return config
 

@@ -161,6 +161,29 @@ def test_null_is_said_and_words_are_words(monkeypatch: pytest.MonkeyPatch) -> No
         (["--label.prompt", "What?", "--label.listed", "3"], "--label.prompt has no effect: label.listed_prompt is"),
         (["--label.prompt", "What?"], None),
         (["--label.listed_prompt", "{k}?"], "--label.listed_prompt has no effect: label.prompt is asked"),
+        (["--infer.cost_groups", "g.csv"], "--infer.cost_groups has no effect: infer.costs = null"),
+        (["--infer.cost_groups", "g.csv", "--infer.costs", "c.csv"], None),
+        (["--heads.hidden", "9"], "--heads.hidden has no effect: heads.network = cosine"),
+        (["--heads.hidden", "9", "--heads.network", "mlp"], None),
+        (
+            ["--label.merge_model", "x"],
+            "--label.merge_model has no effect: label.merge_similarity = 1 compares no mean",
+        ),
+        (["--label.merge_model", "x", "--label.merge_similarity", "0.9"], None),
+        (["--questions.duplicate_model", "x"], "--questions.duplicate_model has no effect: questions.llm = null"),
+        (
+            ["--questions.generate", "9", "--questions.file", "q.txt"],
+            "--questions.generate has no effect: the questions",
+        ),
+        (["--questions.duplicate_model", "x", "--questions.llm", "{kind: openai, model: m}"], None),
+        (["--neighbours.recall", "0.5", "--neighbours.method", "exact"], "--neighbours.recall has no effect: neighb"),
+        (["--neighbours.recall", "0.5"], None),
+        (["--makd.pool", "5", "--makd.images", "asked"], "--makd.pool has no effect: makd.images = asked"),
+        (["--makd.pool", "5"], None),
+        (["--makd.randaugment_magnitude", "5"], "--makd.randaugment_magnitude has no effect: makd.randaugment = 0"),
+        (["--makd.momentum", "0.5", "--makd.optimizer", "adamw"], "--makd.momentum has no effect: makd.optimizer = ad"),
+        (["--candidates.seed", "5"], "--candidates.seed has no effect: candidates.method = neighbours draws nothing"),
+        (["--candidates.weights", "similarity", "--candidates.method", "single"], "--candidates.weights has no effect"),
     ],
 )
 def test_a_flag_without_effect_is_said(argv: list[str], said: str | None, caplog: pytest.LogCaptureFixture) -> None:
@@ -260,6 +283,22 @@ def test_a_config_saved_with_fields_that_were_not_used_still_loads(tmp_path: Pat
     # What somebody adds to it is refused as everywhere.
     with pytest.raises(ConfigError, match=r"pretrained = openai: the model /mine has weights"):
         load("--config", str(file), "--clip.pretrained", "openai")
+
+
+def test_a_field_without_effect_in_somebody_s_file_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not of the presets that come with the package, nor of a saved config, and not of values that are the default."""
+    (tmp_path / "mine.yaml").write_text("heads: {hidden: 9, gce_q: 0.7}\nnear: {gce_q: 0.5}\n")
+    load("--config", str(tmp_path / "mine.yaml"), "--near.gce_q", "0.4")
+    assert caplog.messages == [
+        "heads.hidden has no effect: heads.network = cosine",
+        "--near.gce_q has no effect: near.loss = proden",
+    ]
+    caplog.clear()
+    (tmp_path / "saved.yaml").write_text(to_yaml(load("--config", "aircraft", "--makd.schedule", "cosine")))
+    load("--config", str(tmp_path / "saved.yaml"), "--makd.schedule", "cosine")
+    for preset in PRESETS.glob("*.yaml"):
+        load("--config", preset.stem)
+    assert caplog.messages == []
 
 
 def test_the_fields_that_may_have_no_effect_exist() -> None:
