@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-__all__ = ["MASK", "keep_secret", "masked", "masked_tree", "masked_value", "masked_words", "printable", "safe"]
+__all__ = [
+    "MASK",
+    "is_secret_name",
+    "keep_secret",
+    "masked",
+    "masked_tree",
+    "masked_value",
+    "masked_words",
+    "printable",
+    "safe",
+]
 
 
 # The patterns that tell secrets from names: how tools, clouds and servers write their secrets.
@@ -32,12 +42,14 @@ _OF_KEYS: Final = frozenset(
 """A field named `<word>_key` is secret, unlike `sort_key`, `class_key` and `public_key`."""
 _OF_TOKENS: Final = frozenset(
     (
-        *("eos", "bos", "pad", "unk", "sep", "cls", "mask", "image", "img", "video", "audio", "stop", "start"),
-        *("end", "special", "next", "first", "last", "per", "think", "each", "unexpected", "unknown", "text"),
-        *("boi", "eoi"),
+        *("access", "auth", "oauth", "api", "bearer", "session", "refresh", "id", "identity", "login", "account"),
+        *("secret", "security", "private", "personal", "client", "app", "bot", "service", "deploy", "device"),
+        *("csrf", "xsrf", "jwt", "sas", "vault", "hf", "hub", "huggingface", "face", "github", "gitlab", "gh"),
+        *("git", "slack", "discord", "telegram", "wandb", "mlflow", "ray", "openai", "anthropic", "azure", "aws"),
+        *("google", "npm", "pypi", "replicate", "databricks", "docker", "registry", "dashboard"),
     )
 )
-"""A field named `<word>_token` belongs to a model and is not secret."""
+"""A field named `<word>_token` is secret; any other (`image_token`, `classifier_from_token`) belongs to a model."""
 _ALWAYS: Final = frozenset(
     (
         *("password", "passwd", "passphrase", "passcode", "secret", "credential", "credentials", "token"),
@@ -58,17 +70,20 @@ _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a field or variable of this name holds a secret: `hf_token`, `clientSecret`, `AWS_ACCESS_KEY_ID`."""
+    """Whether a field or variable of this name holds a secret: `hf_token`, `clientSecret`, `AWS_ACCESS_KEY_ID`.
+
+    Of a token, an environment variable in capitals does, whoever gives it out.
+    """
     words = [word.lower() for word in _WORDS.findall(name)]
     if words[-1:] == ["id"] and words[-2:-1] == ["key"]:
         words.pop()
     if not words:
         return False
-    last, before = words[-1], words[-2] if len(words) > 1 else ""
+    last, before = words[-1], next((word for word in reversed(words[:-1]) if not word.isdigit()), "")
     if last == "key":
         return before in _OF_KEYS
     if last == "token":
-        return before not in _OF_TOKENS
+        return before == "" or before in _OF_TOKENS or name.isupper()
     if last == "pwd":
         return before != ""
     return last in _ALWAYS or last.endswith("password") or (last == "signature" and before in {"amz", "goog"})
@@ -79,20 +94,23 @@ def _digit_and_letter(text: str) -> bool:
 
 
 def _looks_random(text: str) -> bool:
-    """Whether some part between `-` and `_` looks random: at least ten letters and digits, with both among them.
+    """Whether some part of letters and digits, ten at least and with both among them, looks random.
 
-    `sk-live-rock-2023-albumcover` is a product name: its digits form a word of their own.
+    `sk-live-rock-2023-albumcover` is a product, `sk-test-images20240817` a folder.
     """
-    return any(len(part) >= 10 and _digit_and_letter(part) for part in re.split(r"[-_.]", text))
+    return any(len(part) >= 10 and _digit_and_letter(part) and _alternates(part) for part in re.split(r"[\W_]", text))
 
 
-def _changes_often(text: str) -> bool:
-    """Whether lower case, upper case and digits alternate as in random text, and not as in InternVL3Finetuned2025.
+def _alternates(text: str) -> bool:
+    """Whether characters alternate in kind as in random text, and not as in InternVL3Finetuned2025.
 
-    In random text, half of all neighbouring characters differ in kind; in names made of words, about a fifth.
+    In random text of lower case, upper case and digits, half of all neighbours differ in kind; in names made of words,
+    about a fifth. Text without upper case, as hexadecimal numbers are, goes often from letters to digits and back.
     """
     kinds = [char.isdigit() + 2 * char.isupper() for char in text]
-    return sum(a != b for a, b in pairwise(kinds)) > 0.36 * (len(kinds) - 1)
+    changes = sum(a != b for a, b in pairwise(kinds))
+    numbers = sum((a == 1) != (b == 1) for a, b in pairwise(kinds))
+    return changes > 0.36 * (len(kinds) - 1) or numbers >= 6
 
 
 # Every repetition is bounded if a match may begin anywhere: otherwise a stranger's long text could take hours.
@@ -103,23 +121,16 @@ _SURE: Final = re.compile(
             rf"{_START}AKIA[A-Z0-9]{{16}}{_END}",
             rf"{_START}ASIA(?=[A-Z]{{0,15}}[0-9])[A-Z0-9]{{16}}{_END}",  # 16 letters alone may be a name
             rf"{_START}github_pat_[A-Za-z0-9_]{{20,255}}",
-            rf"{_START}gh[pousr]_[A-Za-z0-9]{{20,255}}{_END}",
-            rf"{_START}gl(?:pat|dt|rt|ptt|cbt|ft|soat|agent|oas)-(?=[\w-]{{0,250}}\d)[A-Za-z0-9_-]{{20,255}}(?:\.\d\d\.\w{{7,12}})?",
+            rf"{_START}gh[pousr]_[A-Za-z0-9]{{36}}{_END}",
             rf"{_START}(?:hf|api_org)_[A-Za-z0-9]{{34}}{_END}",
-            rf"{_START}AIza[A-Za-z0-9_-]{{35}}(?![\w-])",
-            rf"{_START}AIzaSy(?=[\w-]{{0,33}}\d)[A-Za-z0-9_-]{{20,33}}(?![\w-])",
+            rf"{_START}glsa_[A-Za-z0-9]{{32}}_[0-9a-f]{{8}}{_END}",
+            rf"{_START}shp(?:at|ca|pa|ss)_[0-9a-fA-F]{{32}}{_END}",
             rf"{_START}ya29\.[A-Za-z0-9_-]{{20,500}}",
-            rf"{_START}GOCSPX-[A-Za-z0-9_-]{{20,40}}",
-            rf"{_START}(?:[srp]k|whsec)_(?:(?:live|test)_)(?=[a-zA-Z]{{0,250}}\d)[A-Za-z0-9]{{16,250}}{_END}",
             rf"{_START}SG\.[A-Za-z0-9_-]{{20,24}}\.[A-Za-z0-9_-]{{40,46}}",
-            rf"{_START}npm_[A-Za-z0-9]{{36}}{_END}",
             rf"{_START}pypi-Ag[A-Za-z0-9_-]{{50,1000}}",
             rf"{_START}dapi[0-9a-f]{{32}}(?![0-9a-z])",
             rf"{_START}do[opr]_v1_[0-9a-f]{{64}}{_END}",
-            rf"{_START}(?:gsk_|r8_|xai-|pplx-)(?=[A-Za-z]{{0,250}}\d)[A-Za-z0-9]{{32,250}}{_END}",
-            rf"{_START}(?:nvapi-|tgp_v1_)(?=[\w-]{{0,250}}\d)[A-Za-z0-9_-]{{32,250}}",
-            # Telegram bots, and webhook addresses: whoever knows one may write there.
-            r"(?<!\d)\d{8,10}:AA[A-Za-z0-9_-]{33}(?![\w-])",
+            # Webhook addresses: whoever knows one may write there.
             r"(?<=hooks\.slack\.com/)(?:services|workflows)/[A-Za-z0-9/]{20,200}",
             r"(?<=/api/webhooks/)\d{15,20}/[A-Za-z0-9_-]{20,100}",
             rf"{_START}AGE-SECRET-KEY-1[A-Z0-9]{{58}}{_END}",
@@ -128,7 +139,16 @@ _SURE: Final = re.compile(
         )
     )
 )
-_HF: Final = re.compile(rf"{_START}hf_([A-Za-z0-9]{{20,60}}){_END}")
+# Prefixes that names begin with, too (glpat-terns-and-gulls, r8_redshank): what follows must look random.
+_PREFIXED: Final = re.compile(
+    rf"{_START}(?:(?:gh[pousr]_|hf_)(?=[A-Za-z0-9]{{20}})|(?:[srp]k|whsec)_(?:live|test)_(?=[A-Za-z0-9]{{16}})"
+    rf"|npm_(?=[A-Za-z0-9]{{36}}{_END})|(?:gsk_|r8_|xai-|pplx-)(?=[A-Za-z0-9]{{32}}))([A-Za-z0-9]{{16,255}}){_END}"
+    rf"|(?:{_START}(?:gl(?:pat|dt|rt|ptt|cbt|ft|soat|agent|oas)-|GOCSPX-|AIzaSy)(?=[\w-]{{20}})"
+    rf"|{_START}(?:nvapi-|tgp_v1_)(?=[\w-]{{32}})|{_START}dckr_pat_(?=[\w-]{{27}}(?![\w-]))"
+    # Google's keys, and those of Telegram's bots
+    rf"|{_START}AIza(?=[\w-]{{35}}(?![\w-]))|(?<!\d)\d{{8,10}}:AA(?=[\w-]{{33}}(?![\w-])))([A-Za-z0-9_-]{{20,255}})"
+    r"(?:\.\d\d\.\w{7,12})?"  # of GitLab's longer ones
+)
 _LIKELY: Final = re.compile(
     rf"{_START}(?:sk-(?:proj|ant|svcacct|admin|or|live|test|lf|None)-[A-Za-z0-9_-]{{12,400}}"
     rf"|sk-(?=[A-Za-z0-9]{{16}})[A-Za-z0-9]{{16,400}}(?![\w-])"
@@ -143,23 +163,27 @@ _PEM: Final = re.compile(
 # scheme://user:password@host. After a colon the password may hold / and @, unless what follows is a port: the last @
 # followed by a host counts, else the last @ before the path.
 _USER: Final = re.compile(
-    r"""(?<![a-z0-9+.-])(?!file:)([a-z][a-z0-9+.-]{0,30}://)(?!\*\*\*@)"""
+    r"""(?<![a-z0-9+.-])(?!file:)([a-z][a-z0-9+.-]{0,30}://)(?!\*\*\*@)(?!\[[0-9a-f:.]{2,45}\](?::\d|[/?#\s]|$))"""
     r"""(?:[^\s/@:'"<>]{0,200}:(?!\d{1,5}(?:/|\s|$))"""
-    r"""(?:[^\s'"<>]{0,300}@(?=[\w.-]{1,255}(?::\d|/))|[^\s/'"<>]{0,300}@|[^\s'"<>]{0,300}@)"""
+    r"""(?:[^\s'"<>]{0,300}@(?=(?:[\w.-]{1,255}|\[[0-9a-f:.]{2,45}\])(?::\d|/))|[^\s/'"<>]{0,300}@|[^\s'"<>]{0,300}@)"""
     r"""|[^\s/?#'"<>]{1,500}@)""",
     re.IGNORECASE,
 )
-# Signed URLs of AWS, Google, Azure (sig), CloudFront (policy), Akamai (hdnts), and any parameter named key or token.
-_QUERY: Final = re.compile(r"""([?&;])([\w.%-]{1,60})=(?!\*\*\*)([^&\s'"#<>]{1,4000})""")
+# Signed URLs of AWS, Google, Azure (sig), CloudFront (policy), Akamai (hdnts), and any parameter named token.
+_QUERY: Final = re.compile(r"""([?&;])([\w.%-]{1,60})=(?!\*\*\*)((?:(?!\?[\w.%-]{1,60}=)[^&\s'"#<>]){1,4000})""")
 _OF_QUERIES: Final = frozenset(
     (
         *("sig", "signature", "key", "token", "auth", "policy", "key-pair-id", "googleaccessid", "hdnts"),
         *("hdnea", "hmac", "pwd", "pass", "jwt", "code", "credential", "access_token", "sessionid", "sas"),
     )
 )
+_OF_CONNECTIONS: Final = re.compile(r"pwd$|password$|.key$")
+"""Fields of connection strings (`Server=db;Uid=me;Pwd=…`, `AccountName=a;AccountKey=…`)."""
+_OF_THINGS: Final = frozenset(["key", "code"])
+"""Parameters that as often name an object or a product: secret where the value looks random."""
 _NAME: Final = re.compile(
     r"""(?<![\w.-])(?P<flag>--)?(?P<name>[A-Za-z_][\w.-]{0,80})(?P<quote>\\?["'])?"""
-    r"""(?P<sep>[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}|(?(flag)[ \t]|(?!)))(?P<open>b?\\?["'])?"""
+    r"""(?P<sep>[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}|(?(flag)[ \t]|(?!)))(?P<open>(?:Secret\w{3,5}\()?b?\\?["'])?"""
 )
 _QUOTED: Final = re.compile(r"""[^"'\\\n]{1,4000}""")
 _BARE: Final = re.compile(r"""[^&\s"',;)}\]<>]{1,4000}""")
@@ -183,7 +207,8 @@ _NAMED_HEADER: Final = re.compile(
 )
 
 
-_BEARER: Final = re.compile(r"(?<![\w-])([Bb]earer )(?=[\w~+/.-]{16})([\w~+/.-]{16,4000}={0,2})")
+# Elsewhere a bearer carries a standard or a ring.
+_BEARER: Final = re.compile(r"""(?<=["'])([Bb]earer )(?=[\w~+/.-]{16})([\w~+/.-]{16,4000}={0,2})""")
 # An entry of a netrc file, and curl's user option.
 _LOGIN: Final = re.compile(
     r"""(\bmachine\s{1,9}\S{1,200}\s{1,9}login\s{1,9}\S{1,200}\s{1,9}password\s{1,9}"""
@@ -201,7 +226,7 @@ def mask_forms(text: str) -> str:
     text = _USER.sub(rf"\1{MASK}@", text)
     text = _QUERY.sub(_without_query_secret, text)
     text = _SURE.sub(MASK, text)
-    text = _HF.sub(lambda found: MASK if _changes_often(found[1]) else found[0], text)
+    text = _PREFIXED.sub(lambda found: MASK if _alternates(found[1] or found[2]) else found[0], text)
     return _LIKELY.sub(lambda found: MASK if _looks_random(found[0]) else found[0], text)
 
 
@@ -213,7 +238,10 @@ def mask_places(text: str) -> str:
     text = _BEARER.sub(lambda found: f"{found[1]}{MASK}" if _looks_random(found[2]) else found[0], text)
     parts, at = [], 0
     for name in _NAME.finditer(text):
-        if name.start() < at or not is_secret_name(name["name"]):
+        after_semicolon = text[max(name.start() - 1, 0)] == ";"
+        if name.start() < at or not (
+            is_secret_name(name["name"]) or (after_semicolon and name["name"].lower() == "pwd")
+        ):
             continue
         form = _QUOTED if name["open"] else _BARE
         if text[max(name.start() - 1, 0)] == "/":  # a partition folder, e.g. token=1
@@ -226,9 +254,14 @@ def mask_places(text: str) -> str:
 
 
 def _without_query_secret(found: re.Match[str]) -> str:
-    name = found[2]
-    secret = name.lower() in _OF_QUERIES or is_secret_name(name) or name.lower().endswith(("signature", "credential"))
-    return f"{found[1]}{name}={MASK}" if secret else found[0]
+    """A query of a URL without the value of a secret parameter; elsewhere (a;key=b.jpg) it must look like one."""
+    name = found[2].lower()
+    if name not in _OF_QUERIES and not is_secret_name(found[2]) and not name.endswith(("signature", "credential")):
+        return found[0]
+    before = re.split(r"""[\s'"<>]""", found.string[max(found.start() - 4000, 0) : found.start() + 1])[-1]
+    certain = "?" in before.partition("://")[2] or (found[1] == ";" and _OF_CONNECTIONS.search(name) is not None)
+    secret = (certain and name not in _OF_THINGS) or _looks_random(found[3])
+    return f"{found[1]}{found[2]}={MASK}" if secret else found[0]
 
 
 def _without_credentials(found: re.Match[str]) -> str:
@@ -243,17 +276,18 @@ def _without_credentials(found: re.Match[str]) -> str:
 
 def _is_secret(text: str, name: re.Match[str], value: re.Match[str]) -> bool:
     """Whether the value behind a secret's name is really one, judged by how it stands there: prose has colons too."""
-    if ":" not in name["sep"] or name["quote"] or name["open"] or name["sep"].strip() == ":=":
+    said, word = value[0], _WORDS.findall(name["name"])[-1].lower()
+    if name["quote"] or name["open"] or name["sep"].strip() == ":=":
+        return True
+    in_path = text[max(name.start() - 1, 0)] == "/"
+    if ":" not in name["sep"] and not in_path:
         return True
     if text[max(name.start() - 40, 0) : name.start()].rstrip(" \t\n\"'\\").endswith(("{", ",", "[")):
         return True  # an entry of JSON, flow YAML or a printed Python dict
-    words, said = _WORDS.findall(name["name"]), value[0]
-    if words[-1].lower() in _PASSWORDS or words[-1].lower().endswith("password"):
+    if not in_path and (word in _PASSWORDS or word.endswith("password")):
         return said.lower() not in _PROSE
-    if len(words) == 1:  # "Secret: a novel" and "Token: ring" are titles
-        return len(said) >= 6 and _digit_and_letter(said[:200])
-    prose = said.isalpha() and re.match(r" [a-z]{2,}", text[value.end() : value.end() + 20]) is not None
-    return said.lower() not in _PROSE and not prose
+    # "Secret: a novel", "Victorias_Secret: Body Mist" and "master_key: mallard" are titles and names.
+    return len(said) >= 6 and (_digit_and_letter(said[:200]) or (len(said) >= 12 and _alternates(said[:40])))
 
 
 # Masking for consoles, logs, reports and MLflow.
@@ -341,6 +375,13 @@ def _known_secrets() -> list[str]:
     named = {
         value
         for name, value in os.environ.items()
-        if len(value) >= SHORTEST_SECRET and _VARIABLE.search(name) and not os.path.exists(value)  # noqa: PTH110  # no error, however long
+        if len(value) >= SHORTEST_SECRET and _holds_secret(name, value) and not os.path.exists(value)  # noqa: PTH110  # no error, however long
     }
     return sorted(_GIVEN | named, key=len, reverse=True)
+
+
+def _holds_secret(variable: str, value: str) -> bool:
+    """Whether an environment variable holds a secret, by its name; `SORT_KEY` and `BUCKET_KEY` hold names of things."""
+    if not _VARIABLE.search(variable):
+        return False
+    return not variable.endswith("KEY") or is_secret_name(variable) or _looks_random(value)

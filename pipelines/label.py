@@ -30,6 +30,7 @@ from fgvr.config import Config, ConfigError, Label
 from fgvr.config.data import FolderSource
 from fgvr.config.label_sources import AnswerFile, AskedModel, LabelSource
 from fgvr.config.near import LISTED_PROMPT, LISTED_QUESTION
+from fgvr.redact import masked_value
 from pipelines.command import stage_main
 from pipelines.registry import further_tables
 from pipelines.run_tables import Run, per_run
@@ -388,13 +389,30 @@ class Labels(NameStage):
         place = run.config.label.checked
         if place is None:
             return {}
-        ids = run.table(next(iter(self.reads(run)))).read(["image_id"])["image_id"].to_numpy()
-        uris = run.table("samples").take(ids, ["uri"])["uri"].to_pylist()
+        ids, uris = self._photos(run)
         found = of_images(read_checked(place), ids.tolist(), uris)
         if run.config.label.duplicate_similarity is None:
             return found
         rows = run.table("duplicates").read(["image_id", "photo_id"])
         return of_copies(found, rows["image_id"].to_pylist(), rows["photo_id"].to_pylist())
+
+    def _photos(self, run: Run) -> tuple[Ids, list[str]]:
+        """Ids and URIs of the photos to label."""
+        ids = run.table(next(iter(self.reads(run)))).read(["image_id"])["image_id"].to_numpy()
+        return ids, run.table("samples").take(ids, ["uri"])["uri"].to_pylist()
+
+    def _not_labelled(self, run: Run, place: str) -> tuple[str, ...]:
+        """A remark on the photos of `label.checked` that are none of these."""
+        from fgvr.names.checked import read_checked, unmatched
+
+        checked = read_checked(place)
+        others = unmatched(checked, self._photos(run)[1])
+        if not others:
+            return ()
+        return (
+            f"label.checked: {len(others):,} of its {len(checked):,} photos are none of those to label, e.g. "
+            f"{masked_value(others[0])}; their names are not used (a uri must be written as in issues.csv)",
+        )
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Where answers are shared, also write whose answer each image got."""
@@ -409,6 +427,8 @@ class Labels(NameStage):
             write_checked(folder, looked)
             summary.extra = {**summary.extra, CHECKED: len(looked)}
             log.info("labels: %s of them are names that a person has checked", f"{len(looked):,}")
+        if run.config.label.checked is not None:
+            summary.remarks = (*summary.remarks, *self._not_labelled(run, run.config.label.checked))
         return summary
 
 

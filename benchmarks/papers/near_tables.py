@@ -33,7 +33,8 @@ from cluster.session import ray_session
 from fgvr.config import build
 from fgvr.config.data import FieldGuideSource, LayoutSource
 from fgvr.config.load import read_preset
-from fgvr.config.models import DEMO_MODEL, VllmBackend
+from fgvr.config.model_names import DEMO_MODEL
+from fgvr.config.models import VllmBackend
 from fgvr.config.tree import merge
 from pipelines.command import PRESETS
 

@@ -41,7 +41,7 @@ from cluster.stage import RunContext
 from fgvr import tables
 from fgvr.clip.source import CONFIG_FILE
 from fgvr.config import build
-from fgvr.config.models import DEMO_MODEL
+from fgvr.config.model_names import DEMO_MODEL
 from fgvr.encoders.embed_worker import EmbedWorker
 from fgvr.tables import Table
 from pipelines.run_tables import Run

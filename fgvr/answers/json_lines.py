@@ -17,6 +17,7 @@ import pyarrow as pa
 from fgvr import storage
 from fgvr.answers.given import GIVEN, AnswerFileError, Chunk, GivenAnswers
 from fgvr.config.label_sources import AnswerFile
+from fgvr.json_text import RepeatedKey, read_json
 from fgvr.schemas import Reason
 from fgvr.sources.columns import columns_there
 from fgvr.sources.rows import CHUNK
@@ -67,7 +68,9 @@ class _Lines:
                 if not line.strip():
                     continue
                 try:
-                    found = json.loads(line)
+                    found = read_json(line)
+                except RepeatedKey as error:
+                    raise self.wrong(number, str(error)) from None
                 except (ValueError, RecursionError) as error:
                     raise self.wrong(number, f"no JSON ({error}); a .jsonl has one object per line") from None
                 if not isinstance(found, dict):

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fgvr import hub, storage
-from fgvr.config.models import DEMO_MODEL, Clip
+from fgvr.config.model_names import DEMO_MODEL, HUB, LOCAL, in_folder
+from fgvr.config.models import Clip
 from fgvr.digests import file_digest, folder_digest
 from fgvr.errors import UserError
 
-LOCAL = "local-dir:"
-HUB = "hf-hub:"
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 _SAFE_FILES = ("*.json", "*.txt", "*.model", "open_clip_*.safetensors", "model.safetensors")
@@ -93,9 +92,8 @@ def find_clip(config: Clip) -> ClipSource:
         return _folder(str(CLIP_PATH))
     if config.model.startswith(HUB):
         return _hub(config.model, config.revision)
-    place = config.model.removeprefix(LOCAL)
-    if config.model.startswith((LOCAL, "/", ".", "~", "file:")) or "://" in place or Path(place).is_dir():
-        return _folder(place)
+    if in_folder(config.model):
+        return _folder(config.model.removeprefix(LOCAL))
     return _builtin(config.model, config.pretrained)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from fgvr.config.tree import Basic, Tuned, given_tree, merge, options
 from fgvr.redact import masked_tree
@@ -13,6 +14,10 @@ from fgvr.redact import masked_tree
 RUNTIME_ONLY = "runtime only"
 """Marks a field, as `Annotated[int, RUNTIME_ONLY]`, that says where, how fast or how wide something runs: whatever its
 value, the same comes out, so that no fingerprint has it."""
+
+
+UNUSED: Final = "unused"
+"""Type of pydantic's error where a field says something that `Part.unused` knows to be without use."""
 
 
 class Part(BaseModel):
@@ -58,6 +63,17 @@ class Part(BaseModel):
             none = "; write null for none" if type(None) in kinds else ""
             raise ValueError(f"is empty{none}")
         return value
+
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """Fields whose value nothing would read because of another field, each with what to do: they are refused."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _what_is_given_is_used(self) -> Self:
+        for field, advice in self.unused():
+            said = f"{field} = {getattr(self, field)}: {advice}"
+            raise PydanticCustomError(UNUSED, "{said}", {"field": field, "said": said})
+        return self
 
     def deciding(self) -> dict[str, Any]:
         """Values by field of what decides what comes out: all that is not marked as `RUNTIME_ONLY`."""

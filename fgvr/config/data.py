@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -128,6 +128,17 @@ class WebDatasetSource(Part):
     lower case. The default lists what NAS devices and operating systems create; your own list replaces it. Hidden names
     (.name) are always left out."""
 
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """See Part: how classes are read that are not."""
+        key = type(self).model_fields["class_key"].default
+        if self.class_key != key and self.class_from != "json":
+            yield (
+                "class_key",
+                f"class_from = {self.class_from} reads no JSON members; set it to json, or leave this out",
+            )
+        if self.class_names is not None and self.class_from == "none":
+            yield "class_names", "class_from = none reads no classes; set it to cls, txt or json, or leave this out"
+
 
 class ParquetSource(Part):
     """Images in a column of Parquet files, as bytes or as Hugging Face's {bytes, path}. docs/inputs.md."""
@@ -156,6 +167,11 @@ class ParquetSource(Part):
     """Names of files and folders below `path` to leave out, with the wildcards `*` and `?`, in upper or lower case. The
     default lists what NAS devices and operating systems create; your own list replaces it. Hidden names (.name) are
     always left out."""
+
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """See Part: two places that say the split."""
+        if self.split_column is not None and self.split_from != "none":
+            yield "split_from", f"split_column = {self.split_column} has the splits; leave one of the two out"
 
 
 DataSet = Literal["cub", "cars", "dogs", "flowers", "pets", "grocery", "dtd", "aircraft", "caltech101", "mini_imagenet"]

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from fgvr.config.run import Config
-from fgvr.config.tree import item_parts, known_branches, known_leaves
+from fgvr.config.tree import known_branches, known_leaves, parts_at
 
 OWN_FLAGS: Final = ("config", "plan", "help")
 """Of every script, besides the fields of the config."""
@@ -24,7 +24,7 @@ WRITTEN: Final = {
 
 def explain(problem: Any) -> str:
     """One of pydantic's `ValidationError.errors()` in words."""
-    place = _field(problem["loc"])
+    place = field_of(problem["loc"])
     value = problem.get("input")
     context = problem.get("ctx") or {}
     match problem["type"]:
@@ -51,7 +51,7 @@ def _instead(place: str, value: Any) -> str:
     """What was meant by a part that is given as one value: its kind, or one of its fields."""
     if value in _kinds(place):
         return f"did you mean {place}.kind = {value!r}?"
-    items = [f"{place}.{name}" for part in item_parts(Config, place).values() for name in part.model_fields]
+    items = [f"{place}.{name}" for part in parts_at(Config, place).values() for name in part.model_fields]
     below = dict.fromkeys(leaf.name for leaf in known_leaves(Config) if leaf.name.startswith(f"{place}."))
     listed = f"{', '.join(list(below or dict.fromkeys(items))[:3])} …"
     return f"{listed}; --help {place} lists them" if below else listed
@@ -59,8 +59,7 @@ def _instead(place: str, value: Any) -> str:
 
 def _kinds(place: str) -> Collection[str]:
     """The kinds of a part, or of an item of a list of parts."""
-    branch = known_branches(Config).get(place)
-    return item_parts(Config, place) if branch is None else branch.kinds
+    return [kind for kind in parts_at(Config, place) if kind]
 
 
 def _hint(kind: str, place: str, value: Any) -> str:
@@ -74,13 +73,12 @@ def _hint(kind: str, place: str, value: Any) -> str:
     return WRITTEN.get(kind, "")
 
 
-def _field(loc: tuple[Any, ...]) -> str:
+def field_of(loc: tuple[Any, ...]) -> str:
     """The field's name, without the alternative of a union, which pydantic has in the path: that is in `kind`."""
-    kinds = {(branch.name, kind) for branch in known_branches(Config).values() for kind in branch.kinds}
     place = ""
     for part in map(str, loc):
         # Only there: `clip` and `folder` are names of fields, too.
-        if (place, part) not in kinds and part not in item_parts(Config, place):
+        if part not in parts_at(Config, place):
             place = f"{place}.{part}" if place else part
     return place
 
@@ -100,7 +98,11 @@ def suggestion(place: str) -> str:
     """The field that was probably meant: a similar name in the same part, the same name elsewhere, a similar path."""
     known = [*dict.fromkeys(leaf.name for leaf in known_leaves(Config)), *known_branches(Config), *OWN_FLAGS]
     part, _, field = place.rpartition(".")
-    known += [f"{part}.{name}" for each in item_parts(Config, part).values() for name in each.model_fields]
+    known = list(
+        dict.fromkeys(
+            [*known, *(f"{part}.{name}" for each in parts_at(Config, part).values() for name in each.model_fields)]
+        )
+    )
     beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == part}
     if close := difflib.get_close_matches(field, list(beside), n=1, cutoff=0.7):
         return f"; did you mean {beside[close[0]]}?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -42,7 +43,9 @@ class AnswerFile(Part):
 
 
 class AskedModel(Part):
-    """A model that is asked about each photo: a second prompt, or a second engine. Null fields are those of label."""
+    """A model that is asked about each photo: a second prompt, or a second engine. Null fields are those of label, and
+    fields left out of `mllm` (of the same kind) and `workers` are those of mllm and label.workers.
+    """
 
     kind: Literal["ask"] = "ask"
     name: str = Field(default="model", pattern=SOURCE_NAME)
@@ -71,6 +74,31 @@ class AskedModel(Part):
     def overrides(self) -> dict[str, Any]:
         """The fields of label that this source sets otherwise."""
         return {name: value for name in _OF_LABEL if (value := getattr(self, name)) is not None}
+
+
+_OF_ANOTHER: Final = {"model": ("revision", "engine_args"), "base_url": ("api_key_env",)}
+"""What a source takes over from `mllm` only for the same model, or the same server: no other one gets its key."""
+
+
+def with_the_rest(source: Any, mllm: Mapping[str, Any], workers: Mapping[str, Any]) -> Any:
+    """A source's tree in which `mllm` and `workers` have what they leave out from the parts of the same name."""
+    if not isinstance(source, dict):
+        return source
+    filled = dict(source)
+    if isinstance(own := source.get("mllm"), dict):
+        filled["mllm"] = _of_mllm(own, mllm)
+    if isinstance(own := source.get("workers"), dict):
+        filled["workers"] = {**workers, **own}
+    return filled
+
+
+def _of_mllm(own: Mapping[str, Any], mllm: Mapping[str, Any]) -> dict[str, Any]:
+    """A source's model, where it is of the same kind with the fields of `mllm` that hold for it, too."""
+    others = [key for key in ("kind", *_OF_ANOTHER) if key in own and own[key] != mllm.get(key)]
+    if "kind" in others:
+        return dict(own)
+    left_out = {name for key in others for name in _OF_ANOTHER[key]}
+    return {**{name: value for name, value in mllm.items() if name not in left_out}, **own}
 
 
 _OF_LABEL: Final = (

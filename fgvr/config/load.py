@@ -20,8 +20,9 @@ import yaml
 from pydantic import ValidationError
 
 from fgvr import storage
+from fgvr.config.base import UNUSED
 from fgvr.config.data import TableSource, check_path_is_read
-from fgvr.config.explain import OWN_FLAGS, explain, suggestion
+from fgvr.config.explain import OWN_FLAGS, explain, field_of, suggestion
 from fgvr.config.help import help_text, help_topic, is_topic
 from fgvr.config.idle import without_effect
 from fgvr.config.label_sources import AnswerFile
@@ -30,12 +31,14 @@ from fgvr.config.tree import default_kinds, flat, known_leaves, merge, nested, o
 from fgvr.config.vectors import FileVectors
 from fgvr.config.yaml_text import FieldError, YamlError, read_yaml, with_environment
 from fgvr.errors import UserError
-from fgvr.redact import MASK, masked_tree
+from fgvr.redact import MASK, is_secret_name, masked_tree
 from fgvr.text_files import decoded
 
 log = logging.getLogger(__name__)
-_LOST = re.compile(r"^\*{3}$|://\*{3}@|[?&;][\w.%-]+=\*{3}|(?:^|/)\*{3}(?=[/.?]|$)|KEY-----\*{3}")
-"""How `fgvr.redact.masked_tree` leaves a value that held a secret."""
+_LEFT_OUT = f"{MASK}left-out{MASK}"
+"""What a saved config has for a mask that might be somebody's prompt or folder, `***`."""
+_LOST = re.compile(rf"{re.escape(_LEFT_OUT)}|://\*{{3}}@|[?&;][\w.%-]+=\*{{3}}|KEY-----\*{{3}}")
+"""A value that held a secret when it was saved."""
 
 
 class ConfigError(UserError, ValueError):
@@ -63,11 +66,14 @@ def load_config(
     name, given = _parse_flags(argv)
     tree = default_kinds(Config)
     flags = _flag_layer(given)
-    for layer in (read_preset(name or default, presets), flags):
+    file = read_preset(name or default, presets)
+    whole = _is_saved(file)
+    for layer in (_without_unused(file) if whole else file, flags):
         _check_source(layer, tree)
         tree = merge(tree, layer)
     config = build(tree)
-    for sentence in without_effect(config, flat(flags)):
+    shipped = (presets / f"{name or default}.yaml").exists()
+    for sentence in without_effect(config, flat(flags), {} if whole or shipped else flat(file)):
         log.warning("%s", sentence)
     return config
 
@@ -99,6 +105,32 @@ def help_page(
     return help_text(description, presets, topic, stage=stage, tuned=tuned, preset=preset, values=values)
 
 
+def _is_saved(tree: dict[str, Any]) -> bool:
+    """Whether a run or a sweep saved this config, with all parts: people name those whose fields they change."""
+    return tree.keys() >= {"run", "cluster", "tracking", "clip", "class_scores", "baselines", "infer", "detect"}
+
+
+def _without_unused(tree: dict[str, Any]) -> dict[str, Any]:
+    """A saved config without fields that the version which saved it took and did not use: today these are refused."""
+    try:
+        Config.model_validate(tree)
+    except ValidationError as error:
+        unused = [problem for problem in error.errors() if problem["type"] == UNUSED]
+        for problem in unused:
+            tree = _without(tree, [*field_of(problem["loc"]).split("."), problem["ctx"]["field"]])
+        return _without_unused(tree) if unused else tree  # a part may have two, of which one is said at a time
+    return tree
+
+
+def _without(tree: Any, steps: Sequence[str]) -> Any:
+    """A tree of mappings and lists without the field that these steps lead to."""
+    if isinstance(tree, list):
+        return [_without(item, steps[1:]) if str(at) == steps[0] else item for at, item in enumerate(tree)]
+    if len(steps) == 1:
+        return {key: value for key, value in tree.items() if key != steps[0]}
+    return tree | {steps[0]: _without(tree[steps[0]], steps[1:])}
+
+
 def _check_source(layer: dict[str, Any], below: dict[str, Any]) -> None:
     """Photos that somebody names must not be taken for a place to draw at."""
     sources = [tree.get("ingest") for tree in (layer, below)]
@@ -124,14 +156,19 @@ def build(values: dict[str, Any]) -> Config:
 
 
 def _masked_fields(values: Any, place: str = "") -> list[str]:
-    """Dotted names of the fields whose value has lost a secret: `***` in a secret's place, not in a text's emphasis."""
+    """Dotted names of the fields whose value has lost a secret."""
     if isinstance(values, dict):
         return [
             found for name, value in values.items() for found in _masked_fields(value, f"{place}.{name}".strip("."))
         ]
     if isinstance(values, list):
         return [found for value in values for found in _masked_fields(value, place)]
-    return [place] if isinstance(values, str) and _LOST.search(values) else []
+    return [place] if isinstance(values, str) and _has_lost(values, place.rpartition(".")[2]) else []
+
+
+def _has_lost(value: str, name: str) -> bool:
+    """Whether a field's value held a secret when it was saved."""
+    return _LOST.search(value) is not None or (value == MASK and is_secret_name(name))
 
 
 def read_preset(name: str, presets: Path) -> dict[str, Any]:
@@ -164,8 +201,18 @@ def read_preset(name: str, presets: Path) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved config as YAML that `--config` takes again, with `***` for secrets, which it then asks for."""
-    return yaml.safe_dump(masked_tree(as_given(config)), sort_keys=False, allow_unicode=True)
+    """The resolved config as YAML that `--config` takes again, with a mask for secrets, which it then asks for."""
+    tree = as_given(config)
+    return yaml.safe_dump(_with_gaps(masked_tree(tree), tree), sort_keys=False, allow_unicode=True)
+
+
+def _with_gaps(masked: Any, plain: Any, name: str = "") -> Any:
+    """A masked tree in which every value that lost a secret shows it."""
+    if isinstance(masked, dict):
+        return {name: _with_gaps(value, plain[name], name) for name, value in masked.items()}
+    if isinstance(masked, list):
+        return [_with_gaps(value, beside, name) for value, beside in zip(masked, plain, strict=True)]
+    return masked if masked == plain or _has_lost(masked, name) else masked.replace(MASK, _LEFT_OUT)
 
 
 def as_given(config: Config) -> dict[str, Any]:

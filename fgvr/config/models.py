@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -11,11 +12,11 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from fgvr.config.base import Part
+from fgvr.config.model_names import DEMO_MODEL, HUB, brings_weights, in_folder
 from fgvr.config.texts import NameTemplate
 from fgvr.config.tree import Basic
 from fgvr.config.vectors import Vectors
 
-DEMO_MODEL = "demo"
 RUN_REPLIES = "run"
 EngineReason = Literal["refused", "empty_answer", "no_label_mass", "request_rejected", "engine_error"]
 
@@ -150,6 +151,11 @@ class VllmBackend(WithoutServer, Backend, runs_here=True, billed_by_token=False,
     def free(self) -> bool:
         """See Backend."""
         return self.model == DEMO_MODEL
+
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """See Part: only the hub has revisions."""
+        if self.revision is not None and (self.model == DEMO_MODEL or in_folder(self.model)):
+            yield "revision", f"{self.model} is no hub model, and only these have revisions; leave it out"
 
 
 def check_base_url(url: str) -> None:
@@ -294,6 +300,17 @@ class Clip(Part):
     folders."""
     template: NameTemplate = "a photo of a {}."
     """Prompt of zero-shot classification; {} is replaced by the name."""
+
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """See Part: weights besides those that the model brings, and a revision outside the hub."""
+        if self.pretrained is not None and (self.model == DEMO_MODEL or brings_weights(self.model)):
+            yield (
+                "pretrained",
+                f"the model {self.model} has weights of its own; leave pretrained out, or name as model the "
+                "architecture that these weights are of (ViT-B-16-quickgelu)",
+            )
+        if self.revision is not None and not self.model.startswith(HUB):
+            yield "revision", f"{self.model} is no hub model, and only these ({HUB}…) have revisions; leave it out"
 
 
 MADE_UP_KINDS = frozenset(

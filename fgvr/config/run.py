@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Iterator
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,13 +13,14 @@ from fgvr.config.data import Ingest
 from fgvr.config.detect import Detect
 from fgvr.config.distill import Distill
 from fgvr.config.heads import Heads
-from fgvr.config.label_sources import AskedModel
+from fgvr.config.label_sources import AskedModel, with_the_rest
 from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
+from fgvr.config.model_names import DEMO_MODEL
 from fgvr.config.models import Clip, Mllm, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
 from fgvr.config.neighbours import NeighbourSearch
 from fgvr.config.signatures import Signatures
-from fgvr.config.tree import Basic, Tuned
+from fgvr.config.tree import Basic, Tuned, given_tree, merge, whole_tree
 
 
 class Budget(Part):
@@ -180,6 +182,16 @@ class Infer(Part):
     """Images per forward pass. Lower it when memory runs out; it does not change the result."""
     workers: Workers = Workers(rows_per_part=4096)
 
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """See Part: a model of this run beside another one."""
+        own = type(self).model_fields["trained"].default
+        if self.model is not None and self.trained != own:
+            yield (
+                "trained",
+                f"model = {self.model} classifies, and no model of this run; leave trained out (or set it to {own}), "
+                "or set model to null",
+            )
+
 
 class Config(Part):
     """Everything that decides what a run computes and where."""
@@ -223,6 +235,23 @@ class Config(Part):
             },
         }
         return [(name, model) for name, model in asked.items() if model is not None]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sources_keep_the_rest(cls, values: Any) -> Any:
+        """What a source of labels leaves out of its model and its workers is as in `mllm` and `label.workers`."""
+        label = values.get("label") if isinstance(values, dict) else None
+        if not isinstance(label, dict) or not isinstance(label.get("sources"), list | tuple):
+            return values
+        lowest = {"kind": VllmBackend().kind, "model": DEMO_MODEL}
+        given = [whole_tree(part.get(name, {})) for part, name in ((values, "mllm"), (label, "workers"))]
+        if not all(isinstance(tree, dict) for tree in given):
+            return values  # which is refused
+        mllm, workers = merge(lowest, given[0]), merge(given_tree(Label().workers), given[1])
+        return {
+            **values,
+            "label": {**label, "sources": [with_the_rest(each, mllm, workers) for each in label["sources"]]},
+        }
 
     @model_validator(mode="after")
     def _duplicates_share_answers(self) -> Self:
@@ -288,6 +317,11 @@ class Config(Part):
     @model_validator(mode="after")
     def _models_can_be_asked(self) -> Self:
         for name, model in self.mllms():
+            if isinstance(model, VllmBackend) and name != "mllm" and "model" not in model.model_fields_set:
+                raise ValueError(
+                    f"{name}.model: required; without it the tiny model of the demo would answer. Give a folder, a hub "
+                    f"name, or {DEMO_MODEL} if it is meant"
+                )
             try:
                 model.check()
             except ValueError as error:

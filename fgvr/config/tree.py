@@ -135,12 +135,20 @@ def parts_of(annotation: Any) -> list[type[BaseModel]]:
     return [option for option in options(annotation) if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
-def item_parts(model: type[BaseModel], place: str) -> dict[str, type[BaseModel]]:
-    """Kind → part, of an item of a list of parts, by its dotted name (`label.sources.0`); empty for any other name."""
-    name, _, number = place.rpartition(".")
-    lists = [leaf.annotation for leaf in known_leaves(model) if leaf.name == name and number.isdecimal()]
-    items = [get_args(each)[0] for each in lists if get_origin(each) is tuple]
-    return {_kind(part): part for item in items for part in parts_of(item)}
+def parts_at(model: type[BaseModel], place: str) -> dict[str, type[BaseModel]]:
+    """Kind → part, of a part or an item of a list, by its dotted name (`label.sources.0.mllm`); empty for a value."""
+    found: list[Any] = [model]
+    for step in place.split("."):
+        found = [inner for each in found for inner in _inside(each, step)]
+    return {_kind(part): part for each in found for part in parts_of(each)}
+
+
+def _inside(annotation: Any, step: str) -> tuple[Any, ...]:
+    """The alternatives of what a list or a part holds under a number or a name."""
+    if get_origin(annotation) is tuple:
+        return options(get_args(annotation)[0]) if step.isdecimal() else ()
+    below = [part.model_fields[step] for part in parts_of(annotation) if step in part.model_fields]
+    return tuple(option for info in below for option in options(info.annotation))
 
 
 def _kind(part: type[BaseModel]) -> str:
@@ -184,15 +192,28 @@ def flat(tree: dict[str, Any], part: str = "") -> dict[str, Any]:
     return found
 
 
+OF_A_MODEL: Final = ("pretrained", "weights", "revision")
+"""Fields that say something about the model named beside them."""
+
+
 def merge(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
-    """`lower` overruled by `upper`, deeply; another `kind` starts afresh."""
-    if "kind" in upper and upper["kind"] != lower.get("kind", upper["kind"]):
+    """`lower` overruled by `upper`, deeply; another `kind` starts afresh, and another `model` without weights and
+    revision of the one before.
+    """
+    if _is_another("kind", lower, upper):
         return upper
-    merged = dict(lower)
+    of_before = OF_A_MODEL if _is_another("model", lower, upper) else ()
+    merged = {key: value for key, value in lower.items() if key not in of_before}
     for key, value in upper.items():
         below = merged.get(key)
         merged[key] = merge(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
     return merged
+
+
+def _is_another(key: str, lower: dict[str, Any], upper: dict[str, Any]) -> bool:
+    """Whether both layers name a kind or a model, and not the same; `detect.model` is a part, and names none."""
+    named = key in lower and key in upper and not isinstance(upper[key], dict)
+    return named and upper[key] != lower[key]
 
 
 def default_kinds(model: type[BaseModel]) -> dict[str, Any]:

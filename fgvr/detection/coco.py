@@ -6,7 +6,6 @@ id) is an error. Boxes are clipped at the image's border.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from fgvr import storage
 from fgvr.errors import UserError
+from fgvr.json_text import RepeatedKey, read_json
 from fgvr.names.spelling import one_form
 from fgvr.text_files import decoded
 
@@ -92,9 +92,11 @@ def read_coco(uri: str) -> CocoSet:
         CocoError: the file does not exist or cannot be parsed.
     """
     try:
-        content = json.loads(decoded(storage.read_bytes(uri)))
+        content = read_json(decoded(storage.read_bytes(uri)))
     except FileNotFoundError:
         raise CocoError(f"{uri}: there is no such annotations file") from None
+    except RepeatedKey as error:
+        raise CocoError(f"{uri}: {error}") from None
     except (ValueError, RecursionError) as error:  # not JSON, not text, or nested too deeply
         raise CocoError(f"{uri}: not a JSON file: {error}") from None
     return parse_coco(content, uri)

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from fgvr.arrays import Floats
 from fgvr.clip.model import load_clip
-from fgvr.clip.source import LOCAL, find_clip
+from fgvr.clip.source import find_clip
 from fgvr.clip.source import pinned as pinned_clip
+from fgvr.config.model_names import LOCAL
 from fgvr.config.models import Clip
 from fgvr.config.vectors import TimmVectors
 from fgvr.encoders.distilled import FACTS_FILE, HEAD_FILE

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from fgvr import hub, storage
+from fgvr.config.model_names import HUB, LOCAL, brings_weights, in_folder
 from fgvr.config.vectors import TimmVectors
 from fgvr.digests import file_digest, folder_digest
 from fgvr.encoders.timm_folder import CONFIG_FILE, ENDINGS, WEIGHTS, TimmFolderError, read_timm_folder
 from fgvr.errors import UserError
 
-HUB: Final = "hf-hub:"
-LOCAL: Final = "local-dir:"
 FIELD: Final = "embed.vectors.model"
 
 
@@ -88,9 +87,7 @@ def find_timm(config: TimmVectors) -> TimmSource:
         TimmError: there is no such folder, name, architecture or file.
     """
     name = config.model
-    place = name.removeprefix(LOCAL)
-    in_folder = name.startswith((LOCAL, "/", ".", "~", "file:")) or "://" in place or Path(place).is_dir()
-    if (in_folder or name.startswith(HUB)) and config.weights is not None:
+    if brings_weights(name) and config.weights is not None:
         raise TimmError(
             f"embed.vectors.weights: {name} has weights of its own; leave them out, or name the architecture "
             f"({FIELD}: tf_efficientnet_lite0)"
@@ -99,7 +96,7 @@ def find_timm(config: TimmVectors) -> TimmSource:
         return _on_hub(name, config.revision)
     if config.revision is not None:
         raise TimmError(f"embed.vectors.revision = {config.revision}: only hub models ({HUB}…) have revisions")
-    return _in_place(place) if in_folder else _architecture(name, config.weights)
+    return _in_place(name.removeprefix(LOCAL)) if in_folder(name) else _architecture(name, config.weights)
 
 
 def _on_hub(name: str, revision: str | None) -> TimmSource:

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 import fgvr
 from fgvr.arrays import Floats
 from fgvr.clip.model import ClipModel, load_clip, load_source
-from fgvr.clip.source import LOCAL, ClipSource, find_clip
+from fgvr.clip.source import ClipSource, find_clip
+from fgvr.config.model_names import LOCAL
 from fgvr.config.models import Clip
 from fgvr.models.base import (
     MODEL_FILE,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fgvr import hub, storage
+from fgvr.config.model_names import HUB
 from fgvr.digests import file_digest
 from fgvr.encoders.distilled import KIND as ENCODER
 from fgvr.encoders.timm_folder import (
@@ -28,7 +29,6 @@ from fgvr.mllm.choices import ChoiceQuestion
 from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE, ModelFolderError, read_file_of_kind, read_model_file
 
 FIELD: Final = "makd.weights"
-HUB: Final = "hf-hub:"
 CHANNELS: Final = 3
 SHOWN: Final = 6
 """How many names a message lists."""

@@ -74,6 +74,12 @@ def of_images(checked: Mapping[str, str], ids: Sequence[int], uris: Sequence[str
     return found
 
 
+def unmatched(checked: Mapping[str, str], uris: Sequence[str]) -> list[str]:
+    """The checked photos that are not among those at `uris`, in the file's order: their names are not used."""
+    there = set(uris)
+    return [photo for photo in checked if photo not in there]
+
+
 def of_copies(checked: Mapping[int, str], ids: Sequence[int], photos: Sequence[int]) -> dict[int, str]:
     """Right name by image id, also of the copies of checked photos: they got the same answer, and only one was listed.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from fgvr import storage
+from fgvr.json_text import read_json
 from fgvr.names.spelling import one_form
 from fgvr.sources.layout import Layout, Listed
 from fgvr.sources.rows import SourceError
@@ -285,7 +285,7 @@ class Flowers(Layout):
         """Class (from 1) → name: those of cat_to_name.json, else torchvision's, since the download has none."""
         if FLOWERS_NAMES in self.files():
             try:
-                names = {int(number): str(name) for number, name in json.loads(self.text(FLOWERS_NAMES)).items()}
+                names = {int(number): str(name) for number, name in read_json(self.text(FLOWERS_NAMES)).items()}
             except (ValueError, AttributeError) as error:
                 raise SourceError(
                     f'{self.root}/{FLOWERS_NAMES}: expected {{"1": "pink primrose", …}}: {error}'

@@ -25,6 +25,9 @@ from fgvr.sources.columns import Backslashes, ColumnError, as_text, check_kind, 
 from fgvr.sources.csv_text import CsvText
 from fgvr.sources.rows import CHUNK, SourceError, chunk
 
+MOST_PADDED = 1000
+"""Paths with blanks around them in a chunk; more of them are the table's way of writing, and no names of files."""
+
 
 @dataclass(frozen=True)
 class _Columns:
@@ -252,9 +255,11 @@ def _finite(value: Any) -> Any:
 def absolute_uris(uris: pa.Array, folder: str) -> pa.Array:
     """URIs and absolute paths unchanged, relative paths joined to `folder`; each local file gets one spelling.
 
+    Blanks around them are dropped, unless only the name with them is a file's.
     Vectorised, since tables have millions of rows: only paths with `.`, `..`, `//` or `file://` are handled singly.
     """
-    text = pc.utf8_trim_whitespace(uris.cast(pa.large_string())).fill_null("")
+    written = uris.cast(pa.large_string()).fill_null("")
+    text = _with_own_blanks(written, pc.utf8_trim_whitespace(written), folder)
     whole = pc.or_(pc.match_substring(text, "://"), pc.starts_with(text, "/"))
     below = pc.binary_join_element_wise(pa.scalar(folder, pa.large_string()), text, pa.scalar("/", pa.large_string()))
     joined = pc.if_else(pc.or_(whole, pc.equal(text, "")), text, below)
@@ -265,6 +270,23 @@ def absolute_uris(uris: pa.Array, folder: str) -> pa.Array:
         _one_spelling(uri) if is_odd else uri for uri, is_odd in zip(joined.to_pylist(), odd.to_pylist(), strict=True)
     ]
     return pa.array(plain, pa.large_string())
+
+
+def _with_own_blanks(written: pa.Array, text: pa.Array, folder: str) -> pa.Array:
+    """`text`, with a local path as it was written where only that is there (" lead.png")."""
+    padded = pc.and_(pc.not_equal(written, text), pc.not_equal(text, ""))
+    if not storage.is_local(folder) or not 0 < (pc.sum(padded).as_py() or 0) <= MOST_PADDED:
+        return text
+    pairs = zip(written.filter(padded).to_pylist(), text.filter(padded).to_pylist(), strict=True)
+    chosen = [
+        own if "://" not in own and _is_there(folder, own) and not _is_there(folder, plain) else plain
+        for own, plain in pairs
+    ]
+    return pc.replace_with_mask(text, padded, pa.array(chosen, pa.large_string()))
+
+
+def _is_there(folder: str, path: str) -> bool:
+    return os.path.exists(os.path.join(str(storage.local_path(folder)), path))  # noqa: PTH110, PTH118  # as it is written
 
 
 def _one_spelling(uri: str) -> str:

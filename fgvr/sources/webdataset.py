@@ -7,7 +7,6 @@ its class; it is never used as a path.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +18,7 @@ from fgvr.config.data import WebDatasetSource
 from fgvr.images.parquet import Window
 from fgvr.images.places import TarPlace, Unlisted
 from fgvr.images.tar import Kind, Member, TarDamage, members
+from fgvr.json_text import read_json
 from fgvr.names.spelling import one_form
 from fgvr.schemas import Reason
 from fgvr.sources.columns import SHOWN_COLUMNS, near_miss
@@ -193,7 +193,7 @@ class TarLister:
         try:
             text = decoded(window.read(member.offset, member.size)).strip()
             if self._source.class_from == "json":
-                text = _json_text(self._keyed(json.loads(text)))
+                text = _json_text(self._keyed(read_json(text)))
             if self._names is not None and (self._source.class_from == "cls" or text.isdigit()):
                 number = int(text)
                 return (self._names[number] or None) if number >= 0 else None
@@ -203,7 +203,7 @@ class TarLister:
             IndexError,
             TypeError,
             RecursionError,
-        ):  # not text, not JSON, no such key or number
+        ):  # not text, not JSON, a key twice, no such key or number
             return None
         return text if one_form(text) else None
 

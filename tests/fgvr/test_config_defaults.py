@@ -13,7 +13,8 @@ from pydantic import Field
 from fgvr.config import Config, ConfigError, Label, build, load_config
 from fgvr.config.base import Part, Workers
 from fgvr.config.load import help_text
-from fgvr.config.tree import merge, nested
+from fgvr.config.models import VllmBackend
+from fgvr.config.tree import known_leaves, merge, nested, parts_at
 
 NEEDED = {"path": "/photos", "model": "a-model", "teacher": "runs/teacher", "name": "dogs"}
 """A value for each field that has no default."""
@@ -218,3 +219,73 @@ def test_the_mechanism_on_parts_of_its_own() -> None:
     assert of({"outer": {"c": 31}})["outer"] == {"inner": {"a": 1, "b": 20}, "c": 31}
     assert of({"outer": {"inner": {"a": 5}}})["outer"] == {"inner": {"a": 5, "b": 20}, "c": 30}
     assert of({"made": {"inner": {"b": 7}}})["made"] == {"inner": {"a": 10, "b": 7}, "c": 300}
+
+
+ABOVE = {"mllm": "mllm", "workers": "label.workers"}
+"""Parts of a source of labels → the parts whose fields they have where they leave them out."""
+
+
+def test_what_an_item_of_a_list_leaves_out_is_as_in_the_part_above_it() -> None:
+    """Every field of `mllm` and `label.workers`, seen from a source that gives another field of the same part."""
+    (name,) = {leaf.name for leaf in known_leaves(Config) if parts_at(Config, f"{leaf.name}.0")}
+    assert name == "label.sources"
+    asked = parts_at(Config, "label.sources.0")["ask"]
+    assert set(ABOVE) == {field for field in asked.model_fields if parts_at(Config, f"label.sources.0.{field}")}
+    wrong, moved = [], 0
+    for part, above in ABOVE.items():
+        fields = [field for field in FIELDS if field.name.rpartition(".")[0] == above and field.name != "mllm.kind"]
+        assert len(fields) > 6
+        for field in fields:
+            base, last = with_kind(field), field.name.rpartition(".")[2]
+            value = changed(field, base)
+            own = (
+                "num_cpus"
+                if part == "workers"
+                else {"vllm": "max_num_seqs", "openai": "concurrency"}.get(
+                    field.chosen[1],
+                    "rare_names",  # type: ignore[index]
+                )
+            )
+            if own == last:
+                continue
+            given = ({} if field.chosen is None else {"kind": field.chosen[1]}) | {own: 1}
+            sources = {"label": {"sources": [{"kind": "ask"}, {"kind": "ask", "name": "b", part: given}]}}
+            config = build(merge(merge(base, nested(field.name, value)), sources))
+            plain, source = config.model_dump(mode="json")["label"]["sources"]
+            moved += value != field.default
+            wrong += [field.name] * (source[part][last] != value or source[part][own] != 1 or plain[part] is not None)
+    assert wrong == []
+    assert moved > 20
+
+
+def test_a_source_names_another_model_or_server() -> None:
+    """By hand: another kind starts afresh, another model has its own arguments, another server never gets the key."""
+
+    def second(mllm: dict[str, Any], given: dict[str, Any]) -> Any:
+        return build({"mllm": mllm, "label": {"sources": [{"kind": "ask", "mllm": given}]}}).label.sources[0].mllm
+
+    vllm = {"kind": "vllm", "model": "owner/a", "revision": "v1", "dtype": "float16", "engine_args": {"x": 1}}
+    assert second(vllm, {"kind": "vllm", "seed": 3}) == VllmBackend(**vllm, seed=3)
+    assert second(vllm, {"seed": 3}) == VllmBackend(**vllm, seed=3)
+    other = second(vllm, {"kind": "vllm", "model": "/b"})
+    assert (other.model, other.revision, other.dtype, other.engine_args) == ("/b", None, "float16", {})
+    # What a source says is what it has, and so a config that an earlier version saved, with all fields, is as it was.
+    assert second(vllm, {"engine_args": {}}).engine_args == {}
+    assert second(vllm, VllmBackend(model="owner/a").model_dump()) == VllmBackend(model="owner/a")
+    server = {"kind": "openai", "model": "m", "base_url": "https://a/v1", "api_key_env": "A", "timeout_seconds": 9}
+    other = second(server, {"kind": "openai", "base_url": "https://b/v1"})
+    assert (other.model, other.api_key_env, other.timeout_seconds) == ("m", "OPENAI_API_KEY", 9)
+    assert second(server, {"kind": "openai", "model": "n"}).api_key_env == "A"
+    with pytest.raises(ConfigError, match=r"label\.sources\.0\.mllm\.model: required; without it the tiny model"):
+        second(server, {"kind": "vllm", "dtype": "float32"})
+    workers = {"min_workers": 3, "max_workers": 4}
+    with pytest.raises(ConfigError, match=r"label\.sources\.0\.workers: min_workers = 3 is more than max_workers = 2"):
+        build({"label": {"workers": workers, "sources": [{"kind": "ask", "workers": {"max_workers": 2}}]}})
+
+
+@pytest.mark.parametrize("part", ["questions.llm", "baselines.finer.llm"])
+def test_a_second_vllm_model_is_named(part: str) -> None:
+    mllm = {"mllm": {"kind": "vllm", "model": "/m"}}
+    with pytest.raises(ConfigError, match=rf"^{re.escape(part)}\.model: required; .* or demo if it is meant"):
+        build(merge(mllm, nested(part, {"kind": "vllm", "max_model_len": 77})))
+    assert value_of(build(nested(part, {"kind": "vllm", "model": "demo"})), part)["model"] == "demo"

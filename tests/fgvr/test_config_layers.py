@@ -4,10 +4,11 @@ import itertools
 from pathlib import Path
 
 import pytest
+import yaml
 
-from fgvr.config import Config, ConfigError, build, load_config
+from fgvr.config import Clip, Config, ConfigError, build, load_config, to_yaml
 from fgvr.config.idle import IDLE
-from fgvr.config.tree import known_leaves
+from fgvr.config.tree import known_leaves, merge
 
 PRESETS = Path(__file__).parents[2] / "pipelines" / "configs"
 
@@ -160,6 +161,29 @@ def test_null_is_said_and_words_are_words(monkeypatch: pytest.MonkeyPatch) -> No
         (["--label.prompt", "What?", "--label.listed", "3"], "--label.prompt has no effect: label.listed_prompt is"),
         (["--label.prompt", "What?"], None),
         (["--label.listed_prompt", "{k}?"], "--label.listed_prompt has no effect: label.prompt is asked"),
+        (["--infer.cost_groups", "g.csv"], "--infer.cost_groups has no effect: infer.costs = null"),
+        (["--infer.cost_groups", "g.csv", "--infer.costs", "c.csv"], None),
+        (["--heads.hidden", "9"], "--heads.hidden has no effect: heads.network = cosine"),
+        (["--heads.hidden", "9", "--heads.network", "mlp"], None),
+        (
+            ["--label.merge_model", "x"],
+            "--label.merge_model has no effect: label.merge_similarity = 1 compares no mean",
+        ),
+        (["--label.merge_model", "x", "--label.merge_similarity", "0.9"], None),
+        (["--questions.duplicate_model", "x"], "--questions.duplicate_model has no effect: questions.llm = null"),
+        (
+            ["--questions.generate", "9", "--questions.file", "q.txt"],
+            "--questions.generate has no effect: the questions",
+        ),
+        (["--questions.duplicate_model", "x", "--questions.llm", "{kind: openai, model: m}"], None),
+        (["--neighbours.recall", "0.5", "--neighbours.method", "exact"], "--neighbours.recall has no effect: neighb"),
+        (["--neighbours.recall", "0.5"], None),
+        (["--makd.pool", "5", "--makd.images", "asked"], "--makd.pool has no effect: makd.images = asked"),
+        (["--makd.pool", "5"], None),
+        (["--makd.randaugment_magnitude", "5"], "--makd.randaugment_magnitude has no effect: makd.randaugment = 0"),
+        (["--makd.momentum", "0.5", "--makd.optimizer", "adamw"], "--makd.momentum has no effect: makd.optimizer = ad"),
+        (["--candidates.seed", "5"], "--candidates.seed has no effect: candidates.method = neighbours draws nothing"),
+        (["--candidates.weights", "similarity", "--candidates.method", "single"], "--candidates.weights has no effect"),
     ],
 )
 def test_a_flag_without_effect_is_said(argv: list[str], said: str | None, caplog: pytest.LogCaptureFixture) -> None:
@@ -169,6 +193,112 @@ def test_a_flag_without_effect_is_said(argv: list[str], said: str | None, caplog
     else:
         (message,) = caplog.messages
         assert message.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        # The demo's tiny CLIP was run over real photos, and the report said "demo openai".
+        (["--clip.pretrained", "openai"], r"^clip: pretrained = openai: the model demo has weights of its own; leave"),
+        (["--clip.model", "/my/clip", "--clip.pretrained", "openai"], r"^clip: pretrained .* /my/clip has weights"),
+        (["--clip.model", "hf-hub:a/b", "--clip.pretrained", "openai"], r"^clip: pretrained .* hf-hub:a/b has weights"),
+        (
+            ["--clip.model", "ViT-B-16", "--clip.pretrained", "openai", "--clip.revision", "v1"],
+            r"^clip: revision = v1: ViT-B-16 is no hub model",
+        ),
+        (["--clip.revision", "v1"], r"^clip: revision = v1: demo is no hub model"),
+        (["--mllm.revision", "v1"], r"^mllm: revision = v1: demo is no hub model, .* leave it out"),
+        (["--mllm.model", "s3://bucket/m", "--mllm.revision", "v1"], r"^mllm: revision = v1: s3://bucket/m is no hub"),
+        (
+            ["--questions.llm", "{kind: vllm, model: /m, revision: v1}"],
+            r"^questions\.llm: revision = v1: /m is no hub model",
+        ),
+        (["--infer.model", "/m", "--infer.trained", "near"], r"^infer: trained = near: model = /m classifies, .* makd"),
+        (
+            ["--ingest.source", "{kind: webdataset, path: /t, class_key: species}"],
+            r"^ingest\.source: class_key = species: class_from = none reads no JSON",
+        ),
+        (
+            ["--ingest.source", "{kind: webdataset, path: /t, class_from: cls, class_key: species}"],
+            r"class_key = species: class_from = cls reads no JSON",
+        ),
+        (
+            ["--ingest.source", "{kind: webdataset, path: /t, class_names: n.txt}"],
+            r"class_names = n\.txt: class_from = none reads no classes; set it to cls",
+        ),
+        (
+            ["--ingest.source", "{kind: parquet, path: /t, split_from: top, split_column: subset}"],
+            r"^ingest\.source: split_from = top: split_column = subset has the splits",
+        ),
+    ],
+)
+def test_what_nothing_would_read_is_refused(argv: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(*argv)
+
+
+def test_what_is_read_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load("--clip.model", "ViT-B-16", "--clip.pretrained", "openai").clip.pretrained == "openai"
+    assert load("--clip.model", "hf-hub:a/b", "--clip.revision", "v1").clip.revision == "v1"
+    assert load("--mllm.model", "owner/name", "--mllm.revision", "v1").mllm.revision == "v1"
+    assert load("--infer.model", "/m", "--infer.trained", "makd").infer.model == "/m"
+    tars = "{kind: webdataset, path: /t, class_from: json, class_key: species, class_names: n.txt}"
+    assert load("--ingest.source", tars).ingest.source.class_key == "species"
+    # The same name is a folder's where there is one.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"owner/name is no hub model"):
+        load("--mllm.model", "owner/name", "--mllm.revision", "v1")
+
+
+def test_another_model_comes_without_the_weights_of_the_one_before() -> None:
+    """Those that the preset's or the file's model had; the same model's stay."""
+    assert load("--config", "photos").clip == Clip(model="ViT-B-16-quickgelu", pretrained="openai")
+    assert load("--config", "photos", "--clip.model", "/mine").clip == Clip(model="/mine")
+    assert load("--config", "photos", "--clip.model", "ViT-B-16-quickgelu").clip.pretrained == "openai"
+    below = {"model": "owner/a", "revision": "v1", "seed": 2}
+    assert merge(below, {"model": "owner/b"}) == {"model": "owner/b", "seed": 2}
+    assert merge(below, {"model": "owner/b", "revision": "v2"}) == {"model": "owner/b", "revision": "v2", "seed": 2}
+    timm = {"kind": "timm", "model": "resnet18", "weights": "w.pth"}
+    assert merge(timm, {"model": "hf-hub:a/b"}) == {"kind": "timm", "model": "hf-hub:a/b"}
+    # A part that is called model names none.
+    detect = {"model": {"backbone": "resnet18"}, "pretrained": True}
+    assert merge(detect, {"model": {"backbone": "resnet50"}})["pretrained"] is True
+
+
+def test_a_config_saved_with_fields_that_were_not_used_still_loads(tmp_path: Path) -> None:
+    """`--config photos --clip.model /mine` was saved with the preset's `pretrained`, and ran without it."""
+    saved = yaml.safe_load(to_yaml(load("--config", "photos", "--clip.model", "/mine")))
+    saved["clip"] |= {"pretrained": "openai", "revision": "v1"}
+    saved["mllm"] |= {"model": "/m", "revision": "v1"}
+    saved["infer"] |= {"model": "/student", "trained": "near"}
+    saved["label"]["sources"] = [{"kind": "ask", "mllm": {"kind": "vllm", "model": "/n", "revision": "v1"}}]
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(saved))
+    config = load("--config", str(file))
+    assert (config.clip.model, config.clip.pretrained, config.clip.revision) == ("/mine", None, None)
+    assert (config.mllm.model, config.mllm.revision) == ("/m", None)
+    assert (config.infer.model, config.infer.trained) == ("/student", "makd")
+    assert config.label.sources[0].mllm.revision is None
+    # What somebody adds to it is refused as everywhere.
+    with pytest.raises(ConfigError, match=r"pretrained = openai: the model /mine has weights"):
+        load("--config", str(file), "--clip.pretrained", "openai")
+
+
+def test_a_field_without_effect_in_somebody_s_file_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not of the presets that come with the package, nor of a saved config, and not of values that are the default."""
+    (tmp_path / "mine.yaml").write_text("heads: {hidden: 9, gce_q: 0.7}\nnear: {gce_q: 0.5}\n")
+    load("--config", str(tmp_path / "mine.yaml"), "--near.gce_q", "0.4")
+    assert caplog.messages == [
+        "heads.hidden has no effect: heads.network = cosine",
+        "--near.gce_q has no effect: near.loss = proden",
+    ]
+    caplog.clear()
+    (tmp_path / "saved.yaml").write_text(to_yaml(load("--config", "aircraft", "--makd.schedule", "cosine")))
+    load("--config", str(tmp_path / "saved.yaml"), "--makd.schedule", "cosine")
+    for preset in PRESETS.glob("*.yaml"):
+        load("--config", preset.stem)
+    assert caplog.messages == []
 
 
 def test_the_fields_that_may_have_no_effect_exist() -> None:

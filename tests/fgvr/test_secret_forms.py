@@ -38,6 +38,24 @@ https://host.example:8443/a@b/c.jpg | file://C:/photos/me@home.jpg | heron;polic
 {"eos_token": "</s>", "pad_token": "<pad>"} | {image_token: <image>} | max_tokens=12 | stop token: 151643
 mllm.api_key: there is no such field | mllm.api_key: extra inputs are not permitted | OPENAI_API_KEY: not set
 ask for a token: see docs/security.md | api_key: null | --label.max_tokens 32 | -----BEGIN CERTIFICATE-----
+sk-test-image20240817.jpg | sk-live-concert2024night.jpg | sk-or-portland2024summer | sk-20240817T123456abc.jpg
+/data/ghp_GreaterHoneyguidePhotos24 | ghs_greaterhoneyguidespecimens.jpg | npm_northernpintailmallardsdrakephoto2024
+/data/sk-test-images20240817 | /data/sk_test_photo20240817123456 | pk_live_IMG20240817123456.jpg
+/data/glpat-terns-and-gulls-of-2024 | gldt-long-tailed-duck-2024-08-17.jpg
+glpat-terns-and-gulls-of-2024-w.24.winter2024
+r8_redshankandgreenshankphotos20240817 | xai-2024waterfallphotographyofsummerholiday.jpg
+dckr_pat_docker-pattern-photos-2024. | nvapi-northern-vireos-and-pipits-of-2024-in-winter
+tgp_v1_two-greater-plovers-and-pipits-of-2024
+12345678:AAbirds-and-bees-in-the-garden-photos1 | AIzaSyllabus2024-and-notes-for-birders1
+/data/q;key=birds | /data/a&code=7.d | q?sig=letters.jpg | heron;pass=2&auth=mill.jpg
+https://img.example/get?key=species/mallard.jpg | https://img.example/get?code=SK-100234-BLACK&size=l
+https://img.example/get?key=photos/2024/IMG20240817123456.jpg
+/photos/bearer photo20240101morning.jpg | Standard bearer IMG20231201123456.jpg | 'bearer photo20240101morning.jpg'
+http://[::1]:8000/photos/me@b/heron.jpg | http://[2001:db8::1]/photos/me@b/heron.jpg
+Top-Secret: Operation | Victorias_Secret: Body Mist | subway_token: mallard | master_key: mallard | Trade-Token: Silver
+/data/secret=garden/heron.jpg | /data/class=Token/secret=x/heron.jpg | /data/token=1/heron.jpg
+{"image_break_token": "[IMG_BREAK]", "img_context_token": "<IMG_CONTEXT>"} | {newline_token: NL, fake_token: <fake>}
+classifier_from_token: [no, yes]
 sk-or-2024-collection-winter | sk-live-rock-2023-albumcover.jpg | r8_gordini_racing_1968_model_blue_pic
 gsk_museum_of_technology_wing_1902_photo.jpg | hf_InternVL3MiniFinetuned2025
 /srv/models/hf_llama3vision11binstruct/weights | Bearer 2024-collection-of-insects | bearer of the olympic flame
@@ -74,6 +92,11 @@ https://b.example/a?se=2026&sig={RANDOM}&sp=r | https://b.example/?access_token=
 https://b.example/a?Policy={RANDOM}
 https://me:{RANDOM}@host/x | https://{RANDOM}@host/x | mongodb+srv://me:{RANDOM}@host/db
 s3://key:{RANDOM}/{RANDOM}@bucket/a.jpg
+Server=db;Uid=me;pwd={RANDOM};x=1 | Server=db;Pwd={RANDOM} | Server=db;Password={RANDOM}
+{{'api_key': SecretStr('{RANDOM}')}} | password=SecretStr('{RANDOM}') | token=SecretBytes(b'{RANDOM}')
+https://me:{RANDOM}@[::1]:8000/x | http://{RANDOM}@[2001:db8::1]/x | https://h.example/a;v=1?key={RANDOM}
+https://h.example/api?code={RANDOM}%3D%3D | https://h.example/get?key={HEX[:32]}{RANDOM} | /data/q;key={RANDOM}
+some_other_API_KEY={RANDOM} | GRAFANA_TOKEN={RANDOM} | id_token={RANDOM} | oauth2_token: {RANDOM}
 AccountName=a;AccountKey={RANDOM}==;EndpointSuffix=x | SharedAccessKey={RANDOM}
 """
 
@@ -85,6 +108,8 @@ AIza{RANDOM * 2}abc
 sk-ant-api03-{RANDOM}-{RANDOM}AA | sk-proj-{RANDOM}_{RANDOM} | sk-{RANDOM * 3} | sk-or-v1-{HEX}
 xoxb-123456789012-{RANDOM}
 xoxp-1234567890-1234567890-{HEX} | sk_live_{RANDOM}ab | rk_test_{RANDOM}ab | npm_{RANDOM * 2}abcd
+glsa_{RANDOM * 2}_0f3a9c7b | shpat_{HEX[:32]} | dckr_pat_{RANDOM}{RANDOM[:11]} | glpat-{RANDOM * 2}-Ab.01.0a1b2c3d4
+nvapi-{RANDOM * 2}-{RANDOM * 2} | gloas-{HEX} | ghs_{RANDOM * 2}abcd | whsec_test_{RANDOM * 2}
 dapi{HEX[:32]}
 SG.{RANDOM}abcdef.{RANDOM * 2}abcdefghijk | ya29.{RANDOM * 3} | GOCSPX-{RANDOM}abcdefghijkl | gsk_{RANDOM * 3}
 r8_{RANDOM * 2}abcde | 8123456789:AAE{RANDOM * 2} | hf_{RANDOM}aB3cD
@@ -156,8 +181,26 @@ def test_what_is_called_a_secret():
         "password db.password hf_token AWS_SECRET_ACCESS_KEY aws_access_key_id clientSecret apiKey api-key accountkey"
     )
     assert all(map(is_secret_name, secret.split()))
+    secret = "access_token id_token session_token bearer_token api_token auth_token refreshToken oauth2_token MY_TOKEN"
+    assert all(map(is_secret_name, secret.split()))
+    plain = "classifier_from_token image_break_token img_context_token newline_token fake_token subway_token"
+    assert not any(map(is_secret_name, plain.split()))
     plain = "api_key_env max_tokens eos_token sort_key class_key public_key tokenizer passwords_file key id secretary"
     assert not any(map(is_secret_name, plain.split()))
+
+
+def test_a_variable_whose_key_is_no_secret_masks_nothing(monkeypatch):
+    for name, value in {
+        "SORT_KEY": "species_name",
+        "PRIMARY_KEY": "image_id",
+        "BUCKET_KEY": "photos/2024/birds",
+    }.items():
+        monkeypatch.setenv(name, value)
+        assert masked(f"s3://b/{value}/x") == f"s3://b/{value}/x"
+    for name in ("WANDB_API_KEY", "SOME_KEY", "OPENAI_KEY", "MY_SECRET", "MY_TOKEN"):
+        monkeypatch.setenv(name, RANDOM)
+        assert masked(f"x-{RANDOM}-x") == f"x-{MASK}-x"
+        monkeypatch.delenv(name)
 
 
 def test_a_secret_that_is_a_word_masks_no_names(monkeypatch, tmp_path):
@@ -176,6 +219,7 @@ def test_a_secret_that_is_a_word_masks_no_names(monkeypatch, tmp_path):
     [
         *("a=", "token=", "token: ", "a: ", "-----BEGIN PRIVATE KEY-----", "eyJ", "eyJaaaaaa.", "sk-ant-", "xoxb-"),
         *("Authorization: ", "authorization:x ", "?a=", "&sig=", "{token:", "--a ", "cookie:", "a@", "://a:b@", "'"),
+        *("://a?sig=", "://?" * 900 + "'" + "&sig=x" * 60, "://[::1]:", "glpat-", "ghp_", "1:AA", ";pwd=", "x_token="),
     ],
 )
 def test_long_texts_of_strangers_come_back_soon(part):
@@ -201,6 +245,46 @@ def test_a_saved_config_is_read_back_as_it_was():
     config = build(NAMED_LIKE_SECRETS)
     assert build(yaml.safe_load(to_yaml(config))) == config
     assert yaml.safe_load(to_yaml(config)) == as_given(config)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"label": {"prompt": "***"}},
+        {"label": {"prompt": "What is it? *** Answer briefly. ***"}},
+        {"ingest": {"source": {"kind": "folder", "path": "/data/***/photos"}}},
+        {"ingest": {"source": {"kind": "folder", "path": "***"}}},
+        {"ingest": {"source": {"kind": "folder", "path": "/data/glpat-terns-and-gulls-of-2024"}}},
+        {"ingest": {"source": {"kind": "folder", "path": "/data/q;key=birds"}}},
+        {"ingest": {"source": {"kind": "table", "path": "https://img.example/list.csv?code=birds"}}},
+        {"mllm": {"kind": "vllm", "engine_args": {"hf_overrides": {"classifier_from_token": ["no", "yes"]}}}},
+        {"mllm": {"kind": "vllm", "engine_args": {"hf_overrides": {"image_break_token": "[IMG_BREAK]"}}}},
+        {
+            "mllm": {
+                "kind": "vllm",
+                "engine_args": {"mm_processor_kwargs": {"fake_token": "<fake>", "newline_token": "|"}},
+            }
+        },
+    ],
+)
+def test_a_saved_config_without_secrets_loses_nothing(tree):
+    config = build(tree)
+    assert build(yaml.safe_load(to_yaml(config))) == config
+
+
+def test_a_secret_in_a_path_is_asked_for_and_a_mask_of_an_earlier_version_too(monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", RANDOM)
+    saved = to_yaml(build({"ingest": {"source": {"kind": "folder", "path": f"/data/{RANDOM}/***"}}}))
+    assert RANDOM not in saved
+    with pytest.raises(ConfigError, match=r"^ingest\.source\.path: \*\*\* stands for a secret"):
+        build(yaml.safe_load(saved))
+    earlier = {
+        "tracking": {"uri": "https://***@mlflow.example"},
+        "ingest": {"source": {"kind": "table", "path": "https://host/a.csv?sig=***"}},
+        "mllm": {"engine_args": {"hf_token": "***"}},
+    }
+    with pytest.raises(ConfigError, match=r"^tracking\.uri, ingest\.source\.path, mllm\.engine_args\.hf_token: "):
+        build(earlier)
 
 
 def test_a_saved_config_names_each_field_that_lost_its_secret():
@@ -237,7 +321,8 @@ def test_the_word_behind_a_secrets_flag_goes_whole():
 
 
 def test_the_rest_of_a_path_stays_where_a_folder_is_called_like_a_secret():
-    assert masked("/data/token=1/2024/heron.jpg is not there") == "/data/token=***/2024/heron.jpg is not there"
+    shown = masked(f"/data/token={RANDOM}/2024/heron.jpg is not there")
+    assert shown == "/data/token=***/2024/heron.jpg is not there"
 
 
 def test_a_long_text_of_secret_names_takes_no_minutes():

@@ -144,13 +144,18 @@ def test_issues_find_wrong_labels(run):
 def test_checked_names_hold_everywhere(run, tmp_path):
     checked = {int(n): NAMES[DATA.truth[n]] for n in np.flatnonzero(DATA.wrong)[:5]} | {159: "Bird Of Its Own"}
     file = tmp_path / "checked.csv"
-    lines = [f"/birds/{n:03}.jpg,{name}" for n, name in checked.items()]
+    lines = [f"/birds/{n:03}.jpg,{name}" for n, name in checked.items()] + [
+        "/birds/elsewhere.jpg,Wren",
+        "/birds/x.jpg,Wren",
+    ]
     file.write_text("\n".join(["uri,right_name", *lines, "/birds/001.jpg,"]))
     made = run(label={"checked": str(file)}, candidates={"method": "neighbours"})
     labels = made.table("labels")
     names = labels.read(["label"])["label"].to_pylist()
     assert {n: names[n] for n in checked} == checked
     assert labels.extra["checked"] == 6
+    (remark,) = [said for said in labels.extra["remarks"] if "label.checked" in said]
+    assert remark.startswith("label.checked: 2 of its 8 photos are none of those to label, e.g. /birds/elsewhere.jpg;")
     assert "Bird Of Its Own" in LabelSpace.from_json(storage.read_bytes(labels.path("label_space.json"))).labels
     rows = made.table("issues").read().to_pylist()
     assert {row["why"] for row in rows if row["score"] is None} == {"not judged: a person has checked it"}

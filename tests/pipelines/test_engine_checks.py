@@ -90,7 +90,7 @@ def test_the_workers_of_class_scores_are_looked_at_where_the_mllm_teaches() -> N
     ],
 )
 def test_a_language_model_is_named_by_its_own_fields(llm: dict[str, Any], said: str) -> None:
-    asked = {"mllm": {"kind": "openai", "model": "m"}, "questions": {"llm": {"kind": "vllm", **llm}}}
+    asked = {"mllm": {"kind": "openai", "model": "m"}, "questions": {"llm": {"kind": "vllm", "model": "demo", **llm}}}
     with pytest.raises(UserError, match=said):
         check_engines(build(asked))
 

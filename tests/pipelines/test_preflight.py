@@ -74,12 +74,16 @@ def test_the_demo_passes() -> None:
                 "evaluate": {"methods": ["cased"]},
                 "ingest": {"source": FOLDER},
                 "label": {"images": {"per_class": None}},
-                "questions": {"llm": {"kind": "vllm"}},
+                "questions": {"llm": {"kind": "vllm", "model": "demo"}},
             },
             "baselines.cased.captions: the method cased needs",
         ),
         (
-            {"questions": {"llm": {"kind": "vllm"}}, "aspects": {"with_labels": True}, "makd": {"target": "near"}},
+            {
+                "questions": {"llm": {"kind": "vllm", "model": "demo"}},
+                "aspects": {"with_labels": True},
+                "makd": {"target": "near"},
+            },
             "aspects.with_labels: .* set questions.file",
         ),
         ({"label": {"merge_model": "/no/such/bert", "merge_similarity": 0.9}}, "label.merge_model"),

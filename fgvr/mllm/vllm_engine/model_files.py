@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fgvr import hub, storage
-from fgvr.config.models import DEMO_MODEL, VllmBackend
+from fgvr.config.model_names import DEMO_MODEL
+from fgvr.config.models import VllmBackend
 from fgvr.digests import folder_digest
 from fgvr.errors import UserError
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from fgvr import hub, storage
 from fgvr.config import ConfigError
-from fgvr.config.models import DEMO_MODEL, VllmBackend
+from fgvr.config.model_names import DEMO_MODEL
+from fgvr.config.models import VllmBackend
 from fgvr.mllm.backend import ASSUMED_BILLIONS, AskedBy, MllmBackend, Provider, Size
 from fgvr.mllm.vllm_engine import model_files
 from fgvr.mllm.vllm_engine.memory import (

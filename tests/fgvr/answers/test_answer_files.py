@@ -270,6 +270,8 @@ def test_a_batch_output_of_anthropic(tmp_path: Path, samples: Table) -> None:
         ("a.jsonl", '{"uri": "a.jpg", "label": "Gull"}', r"no answer .* did you mean label\?"),
         ("a.jsonl", '{"uri": "a.jpg", "answer": "Gull"}\nnot json', r"line 2: no JSON"),
         ("a.jsonl", '["a.jpg", "Gull"]', r"line 1: a list"),
+        ("a.jsonl", '{"uri": "a.jpg", "answer": "Gull", "answer": "Tern"}', r"line 1: 'answer' stands twice in an obj"),
+        ("a.jsonl", '{"custom_id": "a.jpg", "response": {"x": {"y": 1, "y": 1}}}', r"line 1: 'y' stands twice"),
         ("a.jsonl", '{"uri": 3, "answer": "Gull"}', r"line 1: uri = 3: a photo's URI is text"),
         ("a.jsonl", '{"image_id": "x", "answer": "Gull"}', r"an image id is a whole number"),
         ("a.jsonl", '{"uri": "a.jpg", "answer": ["Gull"], "score": [1, 2]}', r"as many scores"),

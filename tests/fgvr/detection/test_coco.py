@@ -117,5 +117,9 @@ def test_files_that_are_none(tmp_path):
         (tmp_path / "bad.json").write_bytes(text)
         with pytest.raises(CocoError, match=r"bad\.json: (not a JSON file|expected COCO)"):
             read_coco(str(tmp_path / "bad.json"))
+    twice = json.dumps(content())[:-1] + ', "annotations": []}'
+    (tmp_path / "twice.json").write_text(twice)
+    with pytest.raises(CocoError, match=r"twice\.json: 'annotations' stands twice in an object"):
+        read_coco(str(tmp_path / "twice.json"))
     (tmp_path / "good.json").write_text(json.dumps(content()))
     assert len(read_coco(str(tmp_path / "good.json")).images) == 1

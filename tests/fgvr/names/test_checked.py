@@ -5,7 +5,7 @@ import pytest
 
 from fgvr import schemas
 from fgvr.names.aliases import AliasTable
-from fgvr.names.checked import CheckedError, chosen_too, corrected, of_copies, of_images, read_checked
+from fgvr.names.checked import CheckedError, chosen_too, corrected, of_copies, of_images, read_checked, unmatched
 from fgvr.names.label_space import build_label_space, count_items, label_rows
 
 
@@ -42,6 +42,8 @@ def test_no_such_file(tmp_path):
 def test_photos_that_were_not_labelled_are_left_out():
     checked = {"/a.jpg": "Wren", "/z.jpg": "Robin"}
     assert of_images(checked, [3, 7], ["/a.jpg", "/b.jpg"]) == {3: "Wren"}
+    assert unmatched(checked, ["/a.jpg", "/b.jpg"]) == ["/z.jpg"]
+    assert unmatched(checked, ["/z.jpg", "/a.jpg"]) == []
     with pytest.raises(CheckedError, match=r"none of its 2 photos is among the 1 labelled ones; it has /a.jpg"):
         of_images(checked, [7], ["/b.jpg"])
 

@@ -168,6 +168,7 @@ def test_test_annotations_without_classes(tmp_path: Path) -> None:
             r"has no name for 2 of 3 classes \(n02110341, n04146614\)",
         ),
         ("flowers", "cat_to_name.json", "[]", r'cat_to_name.json: expected \{"1": "pink primrose"'),
+        ("flowers", "cat_to_name.json", '{"1": "x", "1": "y"}', r"expected .*: '1' stands twice in an object"),
         ("flowers", "cat_to_name.json", '{"1": "x"}', r"is of class \d+, which has no name in cat_to_name.json"),
     ],
 )

@@ -56,6 +56,20 @@ def test_one_spelling_for_one_file():
     ]
 
 
+def test_a_name_that_begins_with_a_blank(tmp_path):
+    """Blanks are the table's, unless only the name with them is a file's."""
+    for name in (" lead.png", "both.png", " both.png", "plain.png"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "l.csv").write_text('uri\n" lead.png"\n" both.png"\n plain.png \n" none.png"\n')
+    pq.write_table(pa.table({"uri": [" lead.png", " both.png", " plain.png ", " none.png"]}), tmp_path / "l.parquet")
+    wanted = sorted(f"{tmp_path}/{name}" for name in (" lead.png", "both.png", "plain.png", "none.png"))
+    for table in ("l.csv", "l.parquet"):
+        assert read_source(TableSource(path=str(tmp_path / table)), "").rows["uri"].to_pylist() == wanted
+    whole = f"{tmp_path}/ lead.png"
+    assert absolute_uris(pa.array([whole, f" {whole} "]), "/p").to_pylist() == [whole, whole]
+    assert absolute_uris(pa.array([" lead.png"] * 1001), str(tmp_path))[0].as_py() == f"{tmp_path}/lead.png"
+
+
 def test_relative_to_a_table_in_a_bucket():
     uris = pa.array(["photos/a.jpg", "https://shop.example/a//b.jpg", "s3://other/./x.jpg"])
     assert absolute_uris(uris, "s3://bucket/data").to_pylist() == [

@@ -299,6 +299,14 @@ def test_classes_that_are_not_found_are_said(tmp_path):
     assert missing == "7 of 8 photos (87.5%) have no class (ingest.source.class_from = cls)"
 
 
+def test_a_member_that_says_its_class_twice_says_none(tmp_path):
+    twice, once = ("0.json", b'{"label": "mug", "label": "cup"}'), ("1.json", b'{"label": "cup"}')
+    write_tar(tmp_path / "a.tar", ("0.jpg", b"x"), twice, ("1.jpg", b"x"), once)
+    listed = read_source(WebDatasetSource(path=str(tmp_path), class_from="json"), "")
+    assert listed.rows["class_name"].to_pylist() == [None, "cup"]
+    assert listed.remarks[0] == "1 .json members say no class (ingest.source.class_from)"
+
+
 def test_a_key_that_is_named_and_in_no_member(tmp_path):
     members = [(f"{n}.jpg", b"x") for n in range(3)], [(f"{n}.json", b'{"labels": "mug", "id": 7}') for n in range(3)]
     write_tar(tmp_path / "a.tar", *(member for pair in zip(*members, strict=True) for member in pair))
