@@ -27,6 +27,7 @@ from fsspec.core import url_to_fs
 from fgvr import disk_cache, store_waits
 from fgvr.errors import UserError
 from fgvr.storage_errors import StorageFull, cannot_write, full_disk, patient
+from fgvr.store_removal import remove_exactly
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
@@ -265,7 +266,9 @@ def _to_disk(file: IO[bytes]) -> None:
 def remove(uri: str | Path) -> None:
     """Remove a file, or a folder with its content; does nothing if it does not exist."""
     fs, path = resolve(uri)
-    if fs.exists(path):
+    if not is_local(uri):
+        remove_exactly(fs, path)
+    elif fs.exists(path):
         fs.rm(path, recursive=True)
 
 
@@ -296,10 +299,12 @@ def arrow_filesystem(uri: str | Path) -> tuple[pafs.FileSystem, str]:
     """The same place for pyarrow and Ray, which need a `pyarrow.fs.FileSystem`."""
     import pyarrow.fs as pafs
 
+    from fgvr.arrow_handler import ExactNames
+
     fs, path = resolve(uri)
     if is_local(uri):
         return pafs.LocalFileSystem(), path
-    return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
+    return pafs.PyFileSystem(ExactNames(fs)), path
 
 
 def cache_folder(name: str) -> Path:
