@@ -129,6 +129,17 @@ def state_of(file: Path) -> State:
         return State.DAMAGED if broken else State.WHOLE  # locked or unreadable: MLflow will report it
 
 
+def holds_run(file: Path, run_id: str) -> bool:
+    """Whether a run of this id is in the store; also False where there is no store that can be read."""
+    if not run_id or state_of(file) not in {State.WHOLE, State.OLDER}:
+        return False
+    try:
+        with closing(sqlite3.connect(file, timeout=LOCK_SECONDS)) as store:
+            return store.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)).fetchone() is not None
+    except sqlite3.Error:
+        return False
+
+
 def set_places(file: Path, artifacts: str, *, moved: bool) -> None:
     """Set the artifact location of the store's experiments to `artifacts`, where it differs.
 
