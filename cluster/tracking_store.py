@@ -73,9 +73,15 @@ def local_file(uri: str) -> Path | None:
 
 
 def artifacts_in(folder: str) -> str:
-    """The artifact location in a folder, encoded for MLflow, which would read `%41` in a plain path as a letter."""
+    """The artifact location in a folder, written so that MLflow, which parses it as a URL, finds this place.
+
+    In a plain path it would read `%41` as a letter. A key with `#` or `?` cannot be named to it: there the artifacts
+    lie below a key with %23 or %3F instead. (As a fragment it would be lost, and with it the end of the key.)
+    """
     place = storage.join(folder, ARTIFACTS)
-    return Path(place).as_uri() if storage.is_local(place) and "%" in place else place
+    if storage.is_local(place):
+        return Path(place).as_uri() if "%" in place else place
+    return place.replace("#", "%23").replace("?", "%3F")
 
 
 def prepare(file: Path, *, own: bool = True) -> None:
