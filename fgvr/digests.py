@@ -38,6 +38,8 @@ MANY = 64 * 2**20
 LARGE = 4 * 2**30
 """From this many unread bytes on, the log says that they are being read: it takes many seconds."""
 _FOR_PEOPLE = re.compile(r"(licen[cs]e|notice|use_policy|acceptable_use)\b.*|.*\.(md|rst)", re.IGNORECASE)
+_LEFT_BEHIND = re.compile(r"thumbs\.db|desktop\.ini|.*\.pyc", re.IGNORECASE)
+"""Files that looking at a folder, or running its Python, leaves in it."""
 _HEX = re.compile(r"[0-9a-f]{64}")
 Mark = list[int]
 """Size, modification time and inode change time (both in nanoseconds), inode number."""
@@ -94,7 +96,8 @@ def folder_digest(place: str | Path) -> str:
     """Name of a folder's content, 16 hex digits, computed from the names and contents of all its files.
 
     On this machine all bytes count, so that copies agree; in an object store only the marks of its objects, and nothing
-    is fetched. Texts for people (*.md, LICENSE) and hidden files (.git, what a download leaves) do not count.
+    is fetched. Texts for people (*.md, LICENSE), hidden files (.git, what a download leaves) and what looking at a
+    folder leaves in it (Thumbs.db, __pycache__) do not count.
 
     Raises:
         FileNotFoundError: there is nothing at this place.
@@ -117,8 +120,10 @@ def digest_of_files(files: Mapping[str, str]) -> str:
 
 def counts(name: str) -> bool:
     """Whether a file in a model's folder belongs to the model; `name` is relative to the folder, with `/`."""
-    parts = name.split("/")
-    return not any(part.startswith(".") for part in parts) and _FOR_PEOPLE.fullmatch(parts[-1]) is None
+    *folders, last = name.split("/")
+    if last.startswith(".") or any(folder.startswith(".") or folder == "__pycache__" for folder in folders):
+        return False
+    return _FOR_PEOPLE.fullmatch(last) is None and _LEFT_BEHIND.fullmatch(last) is None
 
 
 def _local_files(folder: Path) -> dict[str, str]:

@@ -45,6 +45,9 @@ _CHAIN = re.compile(r"::[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hf", "memory"})
 """fsspec protocols that use the environment's credentials and endpoint, and no host named in the URI."""
 
+_SAME_STORE = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}
+"""Protocols that are other names of one."""
+
 
 def resolve(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of `uri` and the path inside it.
@@ -149,11 +152,16 @@ def canonical(uri: str | Path) -> str:
     """The place that a URI refers to, however it is spelled: for fingerprints.
 
     A local path is made absolute and its links are followed: if a link leads elsewhere now, it is another place. A
-    remote key is kept as it is, without trailing slashes.
+    remote key is kept as it is, without trailing slashes; s3a:// is s3://, and a web server's name has small letters.
     """
-    if not is_local(uri):
-        return absolute(uri)
-    return file_uri(Path(os.path.realpath(local_path(uri).expanduser())))
+    if is_local(uri):
+        return file_uri(Path(os.path.realpath(local_path(uri).expanduser())))
+    scheme, _, rest = absolute(uri).partition("://")
+    if scheme in {"http", "https"}:
+        host, slash, path = rest.partition("/")
+        user, at, server = host.rpartition("@")
+        rest = f"{user}{at}{server.lower()}{slash}{path}"
+    return f"{_SAME_STORE.get(scheme, scheme)}://{rest}"
 
 
 def exists(uri: str | Path) -> bool:

@@ -132,7 +132,19 @@ def _listing(run: Run) -> tuple[Listing, Marks | None]:
     }
     if config.limits.allowed_roots:  # checked only here: the listing decides what the other stages read
         decides["allowed_roots"] = list(config.limits.allowed_roots)
-    return Listing.of(run, decides).looked_at(config)
+    listing = Listing.of(run, decides)
+    if (before := _as_before(config.source, decides["source"])) is not None and not listing.is_made:
+        earlier = Listing.of(run, decides | {"source": before})
+        listing = earlier if earlier.is_made else listing
+    return listing.looked_at(config)
+
+
+def _as_before(source: Source, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What earlier versions had for `deciding` where that differs: all endings of a table, .v1.csv of list.v1.csv."""
+    if not isinstance(source, TableSource):
+        return None
+    endings = PurePosixPath(storage.absolute(source.path).rpartition("/")[2].lower()).suffixes
+    return {**facts, "path": [facts["path"][0], *endings]} if len(endings) > 1 else None
 
 
 def _is_looked_at_by_name(source: Source) -> bool:
@@ -183,14 +195,14 @@ def deciding(source: Source) -> dict[str, Any]:
     }
     defaults = type(source).model_fields
     for name in ("extensions", "exclude"):
-        if name in facts and getattr(source, name) == defaults[name].default:
-            del facts[name]
-        elif name in facts:
+        if name in facts:
             facts[name] = sorted({text.lower() for text in facts[name]})
+            if facts[name] == sorted({text.lower() for text in defaults[name].default}):
+                del facts[name]
     match source:
         case TableSource():  # its rows count by their content; relative paths start at its folder
             folder, _, name = storage.absolute(source.path).rpartition("/")
-            facts["path"] = [storage.canonical(folder or "/"), *PurePosixPath(name.lower()).suffixes]
+            facts["path"] = [storage.canonical(folder or "/"), PurePosixPath(name.lower()).suffix]
         case CocoSource():
             del facts["path"]
             for name in ("train_annotations", "train_images", "test_annotations", "test_images"):

@@ -53,6 +53,11 @@ class Listing:
         """What decides this listing."""
         return self.first | ({"replaced": self.replaced} if self.replaced else {})
 
+    @property
+    def is_made(self) -> bool:
+        """Whether the table of this listing is finished."""
+        return storage.exists(self._path(MANIFEST))
+
     def looked_at(self, ingest: Ingest) -> tuple[Listing, marks.Marks | None]:
         """This listing, or a new one where some of its photos were replaced, with the current state of the photos.
 

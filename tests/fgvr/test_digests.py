@@ -177,6 +177,9 @@ def test_a_folder_counts_by_what_a_model_needs_wherever_it_lies(tmp_path: Path) 
         ".git/HEAD",
         ".cache/huggingface/w.bin.metadata",
         ".gitattributes",
+        "Thumbs.db",
+        "desktop.ini",
+        "__pycache__/modeling.cpython-311.pyc",
     ):
         file = tmp_path / "one" / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -257,6 +257,27 @@ def test_schemes_count_in_any_case(tmp_path: Path) -> None:
     assert storage.read_bytes(f"FILE://{tmp_path}/a%20b") == b"2"
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("s3a://birds/Photos/", "S3://birds/Photos"),
+        ("gcs://birds/a", "gs://birds/a"),
+        ("https://Files.Example.ORG/Birds/", "HTTPS://files.example.org/Birds"),
+        ("http://Me@Host:80", "http://Me@host:80/"),
+    ],
+)
+def test_spellings_of_one_place(one: str, other: str) -> None:
+    assert storage.canonical(one) == storage.canonical(other)
+
+
+@pytest.mark.parametrize(
+    "other", ["s3://Birds/photos", "s3://birds/Photos", "gs://birds/photos", "https://birds/photos"]
+)
+def test_other_places(other: str) -> None:
+    assert storage.canonical("s3://birds/photos") != storage.canonical(other)
+    assert storage.canonical(other) == other  # fingerprints of earlier versions hold it so
+
+
 def test_two_colons_belong_to_a_key() -> None:
     name = uuid.uuid4().hex
     for key in ("a::b.jpg", "C::d/::e", "zip://x::y"):

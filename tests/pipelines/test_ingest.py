@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cluster.parts import TooManyFailures
 from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.config import build
+from fgvr.config.data import IMAGE_ENDINGS
 from fgvr.images.places import TarPlace
 from fgvr.sources.source import SourceError, check_place
 from pipelines import ingest
@@ -239,6 +241,34 @@ def replace_photo(file, data: bytes, seconds: float = 5):
     file.write_bytes(data)
     then = file.stat().st_mtime + seconds
     os.utime(file, (then, then))
+
+
+def test_a_renamed_list_is_the_same_source_and_one_of_an_earlier_version_is_found(tmp_path, monkeypatch):
+    def listed(name: str) -> str:
+        return Run(context(tmp_path, kind="table", path=str(tmp_path / name))).table("samples").uri
+
+    (tmp_path / "list.v1.csv").write_text("uri\na.jpg\n")
+    with monkeypatch.context() as earlier:
+        now = ingest.deciding
+        earlier.setattr(ingest, "deciding", lambda source: ingest._as_before(source, now(source)))
+        made = listed("list.v1.csv")
+    assert listed("list.v1.csv") == made
+    shutil.copy(tmp_path / "list.v1.csv", tmp_path / "list.v2.csv")
+    renamed = listed("list.v2.csv")
+    assert renamed != made  # nothing says which name it had
+    shutil.copy(tmp_path / "list.v1.csv", tmp_path / "list.csv")
+    assert listed("list.csv") == listed("list.v2.csv") == renamed
+    (tmp_path / "list.v2.csv").rename(tmp_path / "list.v2.tsv")  # the ending says how it is read
+    assert listed("list.v2.tsv") != renamed
+
+
+def test_the_default_endings_count_in_no_order(tmp_path):
+    def of(**more) -> dict:
+        return ingest.deciding(build({"ingest": {"source": {"kind": "folder", "path": "/p", **more}}}).ingest.source)
+
+    turned = [ending.upper() for ending in reversed(IMAGE_ENDINGS)]
+    assert of(extensions=turned) == of()
+    assert of(extensions=turned[1:]) != of()
 
 
 def test_photos_that_were_replaced_under_their_names_are_another_table(tmp_path, caplog):
