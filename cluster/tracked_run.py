@@ -5,6 +5,7 @@ The tracker itself, which talks to the store while the run goes on, is `cluster.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -86,9 +87,26 @@ def _apart(uri: str) -> tuple[str, dict[str, str]]:
 
 
 def _sqlite_uri(config: Config, folder: str) -> str:
-    """The URI of the SQLite file, which must be local: in the run folder, or under ./runs for a remote run folder."""
-    local = storage.local_path(folder) if storage.is_local(folder) else Path("runs") / config.run.name
-    return tracking_store.sqlite_uri(local / tracking_store.FILE)
+    """The URI of the SQLite file, which must be local: in the run folder, or under ./runs for a remote run folder.
+
+    Runs of one name in different buckets have different files. Where an earlier version, which gave them one, began
+    this run, it stays in that.
+    """
+    if storage.is_local(folder):
+        return tracking_store.sqlite_uri(storage.local_path(folder) / tracking_store.FILE)
+    shared = Path("runs") / config.run.name / tracking_store.FILE
+    digest = hashlib.sha256(storage.canonical(folder).encode()).hexdigest()[:8]
+    own = Path("runs") / f"{config.run.name}-{digest}" / tracking_store.FILE
+    begun = not own.exists() and tracking_store.holds_run(shared, _run_id_in(folder))
+    return tracking_store.sqlite_uri(shared if begun else own)
+
+
+def _run_id_in(folder: str) -> str:
+    """MLflow's id of the run that an earlier session began; empty without one."""
+    try:
+        return str(json.loads(storage.read_bytes(storage.join(folder, RUN_FILE)))["run_id"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _local_store(uri: str, folder: str, *, own: bool) -> str | None:

@@ -73,9 +73,15 @@ def local_file(uri: str) -> Path | None:
 
 
 def artifacts_in(folder: str) -> str:
-    """The artifact location in a folder, encoded for MLflow, which would read `%41` in a plain path as a letter."""
+    """The artifact location in a folder, written so that MLflow, which parses it as a URL, finds this place.
+
+    In a plain path it would read `%41` as a letter. A key with `#` or `?` cannot be named to it: there the artifacts
+    lie below a key with %23 or %3F instead. (As a fragment it would be lost, and with it the end of the key.)
+    """
     place = storage.join(folder, ARTIFACTS)
-    return Path(place).as_uri() if storage.is_local(place) and "%" in place else place
+    if storage.is_local(place):
+        return Path(place).as_uri() if "%" in place else place
+    return place.replace("#", "%23").replace("?", "%3F")
 
 
 def prepare(file: Path, *, own: bool = True) -> None:
@@ -127,6 +133,17 @@ def state_of(file: Path) -> State:
     except sqlite3.DatabaseError as error:
         broken = getattr(error, "sqlite_errorname", "") in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
         return State.DAMAGED if broken else State.WHOLE  # locked or unreadable: MLflow will report it
+
+
+def holds_run(file: Path, run_id: str) -> bool:
+    """Whether a run of this id is in the store; also False where there is no store that can be read."""
+    if not run_id or state_of(file) not in {State.WHOLE, State.OLDER}:
+        return False
+    try:
+        with closing(sqlite3.connect(file, timeout=LOCK_SECONDS)) as store:
+            return store.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)).fetchone() is not None
+    except sqlite3.Error:
+        return False
 
 
 def set_places(file: Path, artifacts: str, *, moved: bool) -> None:

@@ -15,7 +15,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +38,8 @@ MANY = 64 * 2**20
 LARGE = 4 * 2**30
 """From this many unread bytes on, the log says that they are being read: it takes many seconds."""
 _FOR_PEOPLE = re.compile(r"(licen[cs]e|notice|use_policy|acceptable_use)\b.*|.*\.(md|rst)", re.IGNORECASE)
+_LEFT_BEHIND = re.compile(r"thumbs\.db|desktop\.ini|.*\.pyc", re.IGNORECASE)
+"""Files that looking at a folder, or running its Python, leaves in it."""
 _HEX = re.compile(r"[0-9a-f]{64}")
 Mark = list[int]
 """Size, modification time and inode change time (both in nanoseconds), inode number."""
@@ -94,26 +96,38 @@ def folder_digest(place: str | Path) -> str:
     """Name of a folder's content, 16 hex digits, computed from the names and contents of all its files.
 
     On this machine all bytes count, so that copies agree; in an object store only the marks of its objects, and nothing
-    is fetched. Texts for people (*.md, LICENSE) and hidden files (.git, what a download leaves) do not count.
+    is fetched. Texts for people (*.md, LICENSE), hidden files (.git, what a download leaves) and what looking at a
+    folder leaves in it (Thumbs.db, __pycache__) do not count.
 
     Raises:
         FileNotFoundError: there is nothing at this place.
     """
+    return digest_of_files(folder_files(place))
+
+
+def folder_files(place: str | Path) -> dict[str, str]:
+    """What `folder_digest` counts: the content of each file by its name in the folder; raises FileNotFoundError."""
     found = _local_files(storage.local_path(place).expanduser()) if storage.is_local(place) else _objects(str(place))
     if not found:
         raise FileNotFoundError(f"there is nothing at {place}")
-    return hashlib.sha256(json.dumps(sorted(found.items())).encode()).hexdigest()[:16]
+    return found
+
+
+def digest_of_files(files: Mapping[str, str]) -> str:
+    """Name of these contents by name, 16 hex digits."""
+    return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()[:16]
 
 
 def counts(name: str) -> bool:
     """Whether a file in a model's folder belongs to the model; `name` is relative to the folder, with `/`."""
-    parts = name.split("/")
-    return not any(part.startswith(".") for part in parts) and _FOR_PEOPLE.fullmatch(parts[-1]) is None
+    *folders, last = name.split("/")
+    if last.startswith(".") or any(folder.startswith(".") or folder == "__pycache__" for folder in folders):
+        return False
+    return _FOR_PEOPLE.fullmatch(last) is None and _LEFT_BEHIND.fullmatch(last) is None
 
 
 def _local_files(folder: Path) -> dict[str, str]:
-    names = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
-    files = {name: file for name, file in names.items() if counts(name)}
+    files = {name: file for name, file in _walk(folder) if counts(name)}
     unknown = sum(_unread_bytes(file) for file in files.values())
     if unknown >= LARGE:
         log.info("%s: reading its %.0f GiB once, to identify this model by its content", folder, unknown / 2**30)
@@ -121,6 +135,23 @@ def _local_files(folder: Path) -> dict[str, str]:
         return {name: file_digest(file) for name, file in files.items()}
     with ThreadPoolExecutor(4) as pool:  # hashing releases the GIL
         return dict(zip(files, pool.map(file_digest, files.values()), strict=True))
+
+
+def _walk(folder: Path, within: str = "", above: tuple[str, ...] = ()) -> Iterator[tuple[str, Path]]:
+    """Files below a folder with their names in it; links are followed, but not to a folder that is being walked."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        entries = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    for entry in entries:
+        name = within + entry.name
+        if entry.is_file():
+            yield name, entry
+        elif entry.is_dir() and counts(f"{name}/any"):
+            yield from _walk(entry, f"{name}/", (*above, real))
 
 
 def _objects(uri: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ from fsspec.core import url_to_fs
 from fgvr import disk_cache, store_waits
 from fgvr.errors import UserError
 from fgvr.storage_errors import StorageFull, cannot_write, full_disk, patient
+from fgvr.store_removal import remove_exactly
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
@@ -43,6 +44,9 @@ _KERNEL = re.compile(r"/(?:proc|sys|dev(?!/shm/))(?:/|$)")
 _CHAIN = re.compile(r"::[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hf", "memory"})
 """fsspec protocols that use the environment's credentials and endpoint, and no host named in the URI."""
+
+_SAME_STORE = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}
+"""Protocols that are other names of one."""
 
 
 def resolve(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -148,11 +152,16 @@ def canonical(uri: str | Path) -> str:
     """The place that a URI refers to, however it is spelled: for fingerprints.
 
     A local path is made absolute and its links are followed: if a link leads elsewhere now, it is another place. A
-    remote key is kept as it is, without trailing slashes.
+    remote key is kept as it is, without trailing slashes; s3a:// is s3://, and a web server's name has small letters.
     """
-    if not is_local(uri):
-        return absolute(uri)
-    return file_uri(Path(os.path.realpath(local_path(uri).expanduser())))
+    if is_local(uri):
+        return file_uri(Path(os.path.realpath(local_path(uri).expanduser())))
+    scheme, _, rest = absolute(uri).partition("://")
+    if scheme in {"http", "https"}:
+        host, slash, path = rest.partition("/")
+        user, at, server = host.rpartition("@")
+        rest = f"{user}{at}{server.lower()}{slash}{path}"
+    return f"{_SAME_STORE.get(scheme, scheme)}://{rest}"
 
 
 def exists(uri: str | Path) -> bool:
@@ -265,7 +274,9 @@ def _to_disk(file: IO[bytes]) -> None:
 def remove(uri: str | Path) -> None:
     """Remove a file, or a folder with its content; does nothing if it does not exist."""
     fs, path = resolve(uri)
-    if fs.exists(path):
+    if not is_local(uri):
+        remove_exactly(fs, path)
+    elif fs.exists(path):
         fs.rm(path, recursive=True)
 
 
@@ -296,10 +307,12 @@ def arrow_filesystem(uri: str | Path) -> tuple[pafs.FileSystem, str]:
     """The same place for pyarrow and Ray, which need a `pyarrow.fs.FileSystem`."""
     import pyarrow.fs as pafs
 
+    from fgvr.arrow_handler import ExactNames
+
     fs, path = resolve(uri)
     if is_local(uri):
         return pafs.LocalFileSystem(), path
-    return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), path
+    return pafs.PyFileSystem(ExactNames(fs)), path
 
 
 def cache_folder(name: str) -> Path:

@@ -84,8 +84,7 @@ def read_edited_csv(data: bytes, name: str, needed: Sequence[str], optional: Seq
         fields than columns or without the needed ones.
     """
     text = _text(data, name)
-    first = re.split(r"[\r\n]", text, maxsplit=1)[0]
-    separator = max(_SEPARATORS, key=lambda mark: (len(set(needed) & set(_columns(first, mark))), mark == ","))
+    separator = _separator(text, needed)
     # `a, "b"` means the quoted value b: people type a blank after the comma.
     file = io.StringIO(text, newline="")
     reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
@@ -103,6 +102,33 @@ def read_edited_csv(data: bytes, name: str, needed: Sequence[str], optional: Seq
             f"{name}, line {line}: {error}; a quote that opens there is never closed, or text follows one that is"
             ' (a name with a quote in it is written "5"" nail")'
         ) from None
+
+
+def plain_csv(data: bytes, needed: Sequence[str]) -> bytes:
+    """A CSV as it was before a spreadsheet saved it: UTF-8 without a mark, lines that end in LF, commas. For digests.
+
+    A file without such traces stays as it is, byte by byte, and so does one that cannot be read.
+
+    Args:
+        data: the file's bytes.
+        needed: columns by which the separator is found, as in `read_edited_csv`.
+    """
+    if b"\r" not in data and not data.startswith(tuple(mark for mark, _ in _ENCODINGS)):
+        return data
+    try:
+        text = decoded(data)
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, needed), strict=True))
+    except (UnicodeDecodeError, csv.Error):
+        return data
+    plain = io.StringIO(newline="")
+    csv.writer(plain, lineterminator="\n").writerows(rows)
+    return plain.getvalue().encode()
+
+
+def _separator(text: str, needed: Sequence[str]) -> str:
+    """The separator with which the first line names most of the needed columns."""
+    first = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    return max(_SEPARATORS, key=lambda mark: (len(set(needed) & set(_columns(first, mark))), mark == ","))
 
 
 def _text(data: bytes, name: str) -> str:

@@ -28,10 +28,17 @@ LIBRARIES: Final[Mapping[str, tuple[str, ...]]] = {
     "simplejpeg": ("simplejpeg",),
     "pillow-heif": ("pillow-heif",),
     "numpy": ("numpy",),
+    "torchvision": ("torchvision",),
+    "scipy": ("scipy",),
+    "pycocotools": ("pycocotools",),
+    "tokenizers": ("tokenizers",),
+    "pyarrow": ("pyarrow",),
     "faiss": ("faiss-cpu", "faiss-gpu"),
     "ray": ("ray",),
 }
 """Name in manifests → alternative distributions, at most one of which is installed."""
+RECORDED_LATER: Final = frozenset({"torchvision", "scipy", "pycocotools", "tokenizers", "pyarrow"})
+"""Libraries that earlier versions did not record: where one is missing, its version is not known."""
 DEVICE = "device"
 SHOWN = 3
 """How many differences a sentence spells out; the manifests hold all of them."""
@@ -89,7 +96,8 @@ def with_one_more(earlier: Sequence[Environment], now: Environment) -> list[Envi
 def mixture_in_table(name: str, earlier: Sequence[Environment], now: Environment) -> str:
     """One sentence if a table was begun in another environment than the one that continues it; else empty."""
     last = earlier[-1] if earlier else now
-    changed = [key for key in {**last, **now} if last.get(key) != now.get(key)]
+    known = [key for key in {**last, **now} if key not in RECORDED_LATER or (key in last and key in now)]
+    changed = [key for key in known if last.get(key) != now.get(key)]
     if not changed:
         return ""
     said = [f"{key} {last.get(key, 'none')} → {now.get(key, 'none')}" for key in _first(changed)]
@@ -106,7 +114,7 @@ def mixture(tables: Iterable[tuple[str, Sequence[Environment]]]) -> str:
     found: dict[str, dict[str, list[str]]] = {}
     for name, environments in tables:
         for each in environments:
-            for key in {*LIBRARIES, "fgvr", "commit", "python"}:
+            for key in {*LIBRARIES, "fgvr", "commit", "python"} - (RECORDED_LATER - each.keys()):
                 names = found.setdefault(key, {}).setdefault(each.get(key, "none"), [])
                 names.extend([] if name in names else [name])
     order = ("fgvr", "commit", *LIBRARIES, "python")

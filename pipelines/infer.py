@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fgvr import storage
 from fgvr.config import Config, ConfigError
+from fgvr.digests import digest_of_files, folder_files
 from pipelines.asks import Work
 from pipelines.command import stage_main
 from pipelines.run_tables import Run
@@ -229,13 +230,27 @@ def identity_of(model: str) -> str:
     """Hash of the files of a model folder, so that a model retrained under the same name counts as another model."""
     from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE
 
-    digest = hashlib.sha256()
+    found = {}
     for name in (MODEL_FILE, WEIGHTS_FILE):
         try:
-            digest.update(storage.read_bytes(storage.join(model, name)))
+            found[name] = storage.read_bytes(storage.join(model, name))
         except (FileNotFoundError, NotADirectoryError):
             raise ConfigError(f"infer.model = {model}: it has no {name}, so it is not a trained model") from None
+    digest = hashlib.sha256(found[MODEL_FILE] + found[WEIGHTS_FILE])
+    others = {name: mark for name, mark in folder_files(model).items() if name not in found}
+    if others and not _is_stated(others, found[MODEL_FILE]):
+        digest.update(json.dumps(sorted(others.items())).encode())
     return digest.hexdigest()
+
+
+def _is_stated(others: Mapping[str, str], model_file: bytes) -> bool:
+    """Whether the other files are the CLIP (in clip/) that `model.json`, which counts already, says was put there."""
+    try:
+        facts = json.loads(model_file)
+        stated = (facts.get("encoder") or facts["clip"])["identity"]["files"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return bool(stated == digest_of_files({name.removeprefix("clip/"): mark for name, mark in others.items()}))
 
 
 if __name__ == "__main__":

@@ -71,15 +71,21 @@ class Samples(Stage):
             TooManyFailures: more of its tar or Parquet files are damaged than run.max_error_share allows.
         """
         from cluster.stage import StageSummary
+        from fgvr.sources import marks
         from fgvr.sources.source import read_source
         from pipelines.listing import MARKS
 
         config, (_, now) = run.config.ingest, _listing(run)
         listed = read_source(config.source, run.folder, config.limits.allowed_roots)
         _check_files(listed, run.config.run.max_error_share)
+        named: list[str] | None = [] if _is_looked_at_by_name(config.source) else None
         parts, size = 0, folder.rows_per_part(config.rows_per_part)
         for parts, rows in enumerate(listed.parts(size), start=1):
             folder.write_part(parts - 1, rows)
+            if named is not None and len(named) <= marks.MOST:
+                named += rows["uri"].to_pylist()
+        if named is not None:  # no photo of a list has been read so far
+            now = marks.look_at_named(named)
         if now is not None:
             folder.write_bytes(MARKS, json.dumps(now).encode())
         summary = StageSummary(listed.kept.rows, parts=parts, rows_per_part=size)
@@ -126,7 +132,25 @@ def _listing(run: Run) -> tuple[Listing, Marks | None]:
     }
     if config.limits.allowed_roots:  # checked only here: the listing decides what the other stages read
         decides["allowed_roots"] = list(config.limits.allowed_roots)
-    return Listing.of(run, decides).looked_at(config)
+    listing = Listing.of(run, decides)
+    if (before := _as_before(config.source, decides["source"])) is not None and not listing.is_made:
+        earlier = Listing.of(run, decides | {"source": before})
+        listing = earlier if earlier.is_made else listing
+    return listing.looked_at(config)
+
+
+def _as_before(source: Source, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What earlier versions had for `deciding` where that differs: all endings of a table, .v1.csv of list.v1.csv."""
+    if not isinstance(source, TableSource):
+        return None
+    endings = PurePosixPath(storage.absolute(source.path).rpartition("/")[2].lower()).suffixes
+    return {**facts, "path": [facts["path"][0], *endings]} if len(endings) > 1 else None
+
+
+def _is_looked_at_by_name(source: Source) -> bool:
+    from fgvr.sources.marks import names_photos
+
+    return names_photos(source) and getattr(source, "replaced", "keep") != "keep"
 
 
 def _say_left_out(listed: SampleRows, left_out: Mapping[str, int]) -> None:
@@ -171,14 +195,14 @@ def deciding(source: Source) -> dict[str, Any]:
     }
     defaults = type(source).model_fields
     for name in ("extensions", "exclude"):
-        if name in facts and getattr(source, name) == defaults[name].default:
-            del facts[name]
-        elif name in facts:
+        if name in facts:
             facts[name] = sorted({text.lower() for text in facts[name]})
+            if facts[name] == sorted({text.lower() for text in defaults[name].default}):
+                del facts[name]
     match source:
         case TableSource():  # its rows count by their content; relative paths start at its folder
             folder, _, name = storage.absolute(source.path).rpartition("/")
-            facts["path"] = [storage.canonical(folder or "/"), *PurePosixPath(name.lower()).suffixes]
+            facts["path"] = [storage.canonical(folder or "/"), PurePosixPath(name.lower()).suffix]
         case CocoSource():
             del facts["path"]
             for name in ("train_annotations", "train_images", "test_annotations", "test_images"):

@@ -367,9 +367,9 @@ class Labels(NameStage):
         from pipelines.combine import combination
 
         aliases, checked = self.aliases(run), run.config.label.checked
-        chosen = None if aliases is None else hashlib.sha256(storage.read_bytes(aliases)).hexdigest()
+        chosen = None if aliases is None else _digest_of_csv(aliases, ("answer", "label"))
         # Newer fields count only where they are used, so that tables of earlier versions are still found.
-        looked = {} if checked is None else {"checked": hashlib.sha256(storage.read_bytes(checked)).hexdigest()}
+        looked = {} if checked is None else {"checked": _digest_of_csv(checked, ("uri", "right_name"))}
         further = [list(form_of(run.config, source)) for source in run.config.label.sources[1:]]
         more = looked | ({"further": further} if further else {}) | combination(run.config)
         return super().recipe(run) | {"aliases": chosen} | more
@@ -438,6 +438,13 @@ def labelled_ids(run: Run) -> Ids:
     import numpy as np
 
     return np.sort(run.table("labels").read(["image_id"])["image_id"].to_numpy())
+
+
+def _digest_of_csv(uri: str, columns: Sequence[str]) -> str:
+    """What a CSV that a person edits says, whether or not a spreadsheet has saved it since."""
+    from fgvr.text_files import plain_csv
+
+    return hashlib.sha256(plain_csv(storage.read_bytes(uri), columns)).hexdigest()
 
 
 def note_cut_answers(summary: StageSummary, limit: str) -> None:

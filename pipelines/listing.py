@@ -53,10 +53,16 @@ class Listing:
         """What decides this listing."""
         return self.first | ({"replaced": self.replaced} if self.replaced else {})
 
+    @property
+    def is_made(self) -> bool:
+        """Whether the table of this listing is finished."""
+        return storage.exists(self._path(MANIFEST))
+
     def looked_at(self, ingest: Ingest) -> tuple[Listing, marks.Marks | None]:
         """This listing, or a new one where some of its photos were replaced, with the current state of the photos.
 
-        The state is None where photos are not checked: by `ingest.source.replaced`, or because there are too many.
+        The state is None where photos are not checked: by `ingest.source.replaced`, because there are too many, or
+        before a list that names them has been read.
         """
         if getattr(ingest.source, "replaced", "keep") == "keep":
             return self, None
@@ -66,7 +72,7 @@ class Listing:
             if storage.exists(self._path(MANIFEST)):
                 return self, None
             before = None
-        now = marks.look(ingest.source, ingest.limits.allowed_roots)
+        now = marks.look(ingest.source, before, ingest.limits.allowed_roots)
         changed = [] if before is None or now is None else marks.replaced(before, now)
         if before is None or now is None or not changed:
             return self, now

@@ -92,8 +92,11 @@ class TableSource(Part):
     metadata_columns: tuple[str, ...] = ()
     """Columns to keep as metadata (price, brand, place …)."""
     snapshot: str = "1"
-    """The images behind the listed names are assumed not to change. Change this text when they were replaced, which is
-    not detected here."""
+    """Change this text when images behind the listed names were replaced where that is not detected: in object stores,
+    at web addresses, and in lists of more than 100,000 rows."""
+    replaced: Literal["anew", "keep"] = "anew"
+    """What to do when listed photos on disks were replaced under their names (another size or time; checked at each
+    start for up to 100,000 rows): `anew` computes everything again; `keep` keeps what is finished."""
 
 
 class WebDatasetSource(Part):
@@ -209,8 +212,11 @@ class LayoutSource(Part):
     """mini_imagenet only: ImageNet's words.txt or WordNet 3.0's data.noun; null: the file beside the lists, else the
     one in /usr/share."""
     snapshot: str = "1"
-    """The images behind the listed names are assumed not to change. Change this text when they were replaced, which is
-    not detected here."""
+    """Change this text when images behind the listed names were replaced where that is not detected: in object stores,
+    at web addresses, and in lists of more than 100,000 rows."""
+    replaced: Literal["anew", "keep"] = "anew"
+    """What to do when listed photos on disks were replaced under their names (another size or time; checked at each
+    start for up to 100,000 rows): `anew` computes everything again; `keep` keeps what is finished."""
 
     @model_validator(mode="after")
     def _fields_of_this_data_set(self) -> Self:
@@ -277,8 +283,11 @@ class CocoSource(Part):
     test_images: str = "val2017"
     """Folder with the images of the split `test`."""
     snapshot: str = "1"
-    """The images behind the listed names are assumed not to change. Change this text when they were replaced, which is
-    not detected here."""
+    """Change this text when images behind the listed names were replaced where that is not detected: in object stores,
+    at web addresses, and in lists of more than 100,000 rows."""
+    replaced: Literal["anew", "keep"] = "anew"
+    """What to do when listed photos on disks were replaced under their names (another size or time; checked at each
+    start for up to 100,000 rows): `anew` computes everything again; `keep` keeps what is finished."""
 
 
 class BirdScenesSource(_Drawn):

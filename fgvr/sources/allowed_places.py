@@ -31,7 +31,6 @@ _ODD: Final = rf"^/(?:proc|sys|etc|boot|dev)(?:/|$)|{KEYS}|^(?:tar|parquet|unlis
 """Paths that need a closer check; Arrow expressions have no look-ahead."""
 _UP: Final = r"/\.{1,2}(?:/|$)"
 """Parts of a key that mean another place wherever paths are normalised."""
-_SAME: Final = {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}
 SHOWN: Final = 160
 """How many characters of a refused URI its row keeps."""
 
@@ -161,8 +160,7 @@ def _root(place: str) -> str:
     """A folder, bucket or prefix, normalised for comparison."""
     if storage.is_local(place):
         return os.path.normpath(storage.absolute(place))
-    scheme, _, rest = storage.small_scheme(place).partition("://")
-    return f"{_SAME.get(scheme, scheme)}://{rest.rstrip('/')}"
+    return storage.canonical(place)
 
 
 def _bucket(uri: str) -> str:

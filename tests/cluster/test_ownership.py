@@ -259,6 +259,18 @@ def test_in_a_bucket(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert numbers(folder) == [3]
 
 
+@pytest.mark.parametrize("name", ["run?", "run*", "photos [12]"])
+def test_a_run_whose_name_looks_like_a_pattern_forgets_its_own_owners_alone(name: str, tmp_path: Path) -> None:
+    bucket, clock = f"memory://{tmp_path.name}", HandClock()
+    others = [acquire(f"{bucket}/{other}") for other in ("run1", "photos 1")]
+    for _ in range(2):
+        acquire(f"{bucket}/{name}", clock=clock, pause=clock.pause).release()
+    assert numbers(f"{bucket}/{name}") == [2]
+    for other in others:
+        other.check()
+        other.release()
+
+
 def test_a_folder_in_the_place_of_an_owner_is_said_and_not_waited_for_for_ever(tmp_path: Path) -> None:
     (tmp_path / "owner" / "00000001.json").mkdir(parents=True)
     clock = HandClock()

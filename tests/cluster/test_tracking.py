@@ -5,8 +5,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from cluster.tracked_run import _apart, tracked_run
+from cluster import tracking_store
+from cluster.tracked_run import _apart, _sqlite_uri, tracked_run
 from cluster.tracking import RUN_FILE, Tracker, log_history
+from fgvr import storage
 from fgvr.config import Config, build
 from fgvr.failures import Example
 from fgvr.tables import Table
@@ -118,6 +120,35 @@ def test_two_runs_of_one_process_have_a_store_each(tmp_path: Path) -> None:
     with tracked_run(Config(), str(tmp_path / "second")) as second:
         assert second.uri != first.uri
     assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_runs_of_one_name_in_different_buckets_have_a_store_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config, token = build({"run": {"name": "birds"}}), tmp_path.name
+    folders = [f"memory://{bucket}-{token}/runs/birds" for bucket in ("a", "b")]
+    stores = [tracking_store.local_file(_sqlite_uri(config, folder)) for folder in folders]
+    assert len({*stores, tmp_path / "runs" / "birds" / tracking_store.FILE}) == 3
+    assert tracking_store.local_file(_sqlite_uri(config, f"{folders[0]}/")) == stores[0]
+
+
+def test_a_run_in_a_bucket_keeps_the_store_in_which_an_earlier_version_began_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config, token = build({"run": {"name": "birds"}}), tmp_path.name
+    earlier = tmp_path / "runs" / "birds"
+    with tracked_run(config, str(earlier)) as tracker:
+        run_id = tracker.run_id
+    began, other, new = (f"memory://{bucket}-{token}/runs/birds" for bucket in ("began", "other", "new"))
+    storage.write_bytes(f"{began}/{RUN_FILE}", json.dumps({"tracking_uri": "sqlite:///x", "run_id": run_id}).encode())
+    storage.write_bytes(f"{other}/{RUN_FILE}", json.dumps({"tracking_uri": tracker.uri, "run_id": "0" * 32}).encode())
+    assert _sqlite_uri(config, began) == tracker.uri
+    for folder in (other, new):
+        assert _sqlite_uri(config, folder) != tracker.uri
+    (earlier / tracking_store.FILE).write_bytes(b"no store")
+    assert _sqlite_uri(config, began) != tracker.uri
 
 
 def test_a_lost_store_starts_a_new_run(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.artifact.s3_artifact_repo import _cached_get_s3_client
 
 from cluster.tracking_store import FILE, State, artifacts_in, local_file, prepare, set_places, sqlite_uri, state_of
 from fgvr import disk_cache
@@ -208,3 +210,14 @@ def test_another_bucket_gets_new_runs_and_keeps_no_old_ones(store: Path) -> None
     assert client.get_experiment_by_name("birds").artifact_location == "s3://other/runs/x/mlartifacts"
     assert client.get_run(run_id).info.artifact_uri.startswith(str(store.parent))
     assert client.get_experiment("0").artifact_location != "s3://other/runs/x/mlartifacts"
+
+
+@pytest.mark.parametrize("key", ["photos #1", "what?", "a%23b", "[2024] ü"])
+def test_artifacts_in_a_bucket_stay_below_one_key(key: str, store: Path, s3: Any) -> None:
+    _cached_get_s3_client.cache_clear()  # of another test's server
+    s3.makedirs("artifacts", exist_ok=True)
+    prepare(store)
+    _, run_id = run_in(store, artifacts_in(f"s3://artifacts/{key}/runs/birds"))
+    written = key.replace("#", "%23").replace("?", "%3F")
+    place = f"artifacts/{written}/runs/birds/mlartifacts/{run_id}/artifacts/config.yaml"
+    assert [path for path in s3.find("artifacts") if run_id in path] == [place]

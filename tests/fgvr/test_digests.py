@@ -13,7 +13,7 @@ import pytest
 from fgvr import digests, storage
 from fgvr.clip.source import find_clip
 from fgvr.config.models import Clip, VllmBackend
-from fgvr.digests import FileChanging, content_of, file_digest, folder_digest
+from fgvr.digests import FileChanging, content_of, file_digest, folder_digest, folder_files
 from fgvr.metrics.semantic import look_up
 from fgvr.mllm.vllm_engine.model_files import identity
 
@@ -177,6 +177,9 @@ def test_a_folder_counts_by_what_a_model_needs_wherever_it_lies(tmp_path: Path) 
         ".git/HEAD",
         ".cache/huggingface/w.bin.metadata",
         ".gitattributes",
+        "Thumbs.db",
+        "desktop.ini",
+        "__pycache__/modeling.cpython-311.pyc",
     ):
         file = tmp_path / "one" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -186,6 +189,28 @@ def test_a_folder_counts_by_what_a_model_needs_wherever_it_lies(tmp_path: Path) 
     assert folder_digest(tmp_path / "one") != first
     with pytest.raises(FileNotFoundError):
         folder_digest(tmp_path / "none")
+
+
+def test_linked_folders_count_and_circles_end(tmp_path: Path) -> None:
+    model, shared = tmp_path / "model", tmp_path / "shared"
+    for folder in (model, shared):
+        folder.mkdir()
+    (model / "config.json").write_text("{}")
+    (shared / "w.bin").write_text("1")
+    (model / "encoder").symlink_to(shared)
+    (model / "again").symlink_to(model)
+    (shared / "back").symlink_to(model)
+    (model / "gone").symlink_to(tmp_path / "nowhere")
+    assert sorted(folder_files(model)) == ["config.json", "encoder/w.bin"]
+    linked = folder_digest(model)
+    (shared / "w.bin").write_text("2")
+    assert folder_digest(model) != linked
+    (shared / "w.bin").write_text("1")
+    copy = tmp_path / "copy"
+    (copy / "encoder").mkdir(parents=True)
+    (copy / "config.json").write_text("{}")
+    (copy / "encoder" / "w.bin").write_text("1")
+    assert folder_digest(copy) == linked  # a link is what it leads to
 
 
 def test_a_file_of_weights_counts_by_its_content(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from fgvr.clip.source import ClipError, find_clip, pinned
 from fgvr.config.models import Clip, VllmBackend
 from fgvr.demo.paths import CLIP_PATH
 from fgvr.metrics.semantic import SentenceModelError, look_up
-from fgvr.mllm.backends import exactly
+from fgvr.mllm.backends import backend_identity, exactly
 from fgvr.mllm.vllm_engine import model_files
 
 OLD, NEW = "a" * 40, "b" * 40
@@ -68,6 +68,39 @@ def test_a_name_is_the_commit_that_it_means_now(publish: Publish) -> None:
     # A revision is another spelling of its commit.
     assert find_clip(clip.model_copy(update={"revision": OLD})).identity() == before[0]
     assert look_up(f"owner/bert@{OLD}").identity() == before[1]
+
+
+def test_models_that_engine_arguments_name_count_by_their_commit(publish: Publish) -> None:
+    files = {
+        "mllm": "config.json",
+        "tok": "tokenizer_config.json",
+        "draft": "config.json",
+        "lora": "adapter_config.json",
+    }
+    for name, file in files.items():
+        publish(f"owner/{name}", {file: b"{}"}, OLD)
+    given = {
+        "tokenizer": "owner/tok",
+        "speculative_config": {"model": "owner/draft", "num_speculative_tokens": 2},
+        "default_mm_loras": {"image": "owner/lora"},
+        "spec_model": "owner/unknown",
+    }
+    mllm = VllmBackend(model="owner/mllm", engine_args=given)
+    before = backend_identity(mllm)["engine_args"]
+    assert before == {
+        "tokenizer": {"name": "owner/tok", "commit": OLD},
+        "speculative_config": {"model": {"name": "owner/draft", "commit": OLD}, "num_speculative_tokens": 2},
+        "default_mm_loras": {"image": {"name": "owner/lora", "commit": OLD}},
+        "spec_model": "owner/unknown",  # nothing says which commit
+    }
+    held = exactly(mllm)
+    assert held.engine_args["tokenizer_revision"] == OLD
+    assert held.engine_args["speculative_config"]["revision"] == OLD
+    for name in ("tok", "draft"):
+        publish(f"owner/{name}", {files[name]: b"{}"}, NEW)
+    after = backend_identity(mllm)["engine_args"]
+    assert (after["tokenizer"]["commit"], after["speculative_config"]["model"]["commit"]) == (NEW, NEW)
+    assert backend_identity(held)["engine_args"] == before  # what workers load
 
 
 def test_within_a_session_a_name_stays_what_it_was_when_first_looked_up(publish: Publish) -> None:

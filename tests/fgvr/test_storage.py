@@ -1,4 +1,5 @@
 import os
+import pickle
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -101,6 +102,107 @@ def test_pyarrow_reads_through_the_arrow_filesystem(memory: str) -> None:
     assert pq.read_table(path, filesystem=filesystem).equals(rows)
 
 
+ODD_NAMES = ["photos [2024]", "run?", "run*", "r[a-z]n1", "a]b", "a#b", "100%", "a%20b", " a b ", "**", "{a,b}"]
+"""Patterns for fsspec's `rm`, and what URIs give a meaning; each matches or resembles one of `OTHERS`."""
+OTHERS = ["photos 2", "run1", "runs", "a", "a b", "100", "deep/photos 2", "b"]
+
+
+@pytest.fixture(params=["memory", "s3"])
+def bucket(request: pytest.FixtureRequest, memory: str) -> str:
+    if request.param == "memory":
+        return memory
+    name = uuid.uuid4().hex  # moto keeps buckets for later servers
+    request.getfixturevalue("s3").mkdir(name)
+    return f"s3://{name}"
+
+
+def test_exactly_what_is_named_is_removed(bucket: str) -> None:
+    for name in OTHERS:
+        storage.write_bytes(f"{bucket}/{name}/tables/x.json", b"another run's")
+    for name in ODD_NAMES:
+        for file in ("ids", "ids2", "tables/x.json", "tables/deep/y"):
+            storage.write_bytes(f"{bucket}/{name}/{file}", name.encode())
+        assert storage.read_bytes(f"{bucket}/{name}/ids") == name.encode()
+        storage.remove(f"{bucket}/{name}/ids")
+        storage.remove(f"{bucket}/{name}/ids")  # nothing there: nothing happens
+        assert storage.list_entries(f"{bucket}/{name}") == (["ids2"], ["tables"])
+    for name in ODD_NAMES:
+        storage.remove(f"{bucket}/{name}/tables")
+        assert storage.list_entries(f"{bucket}/{name}") == (["ids2"], [])
+        storage.remove(f"{bucket}/{name}")
+        assert not storage.exists(f"{bucket}/{name}")
+    assert all(storage.exists(f"{bucket}/{name}/tables/x.json") for name in OTHERS)
+
+
+def test_the_mark_of_an_empty_folder_goes_with_it(s3) -> None:
+    s3.mkdir("marks")
+    for key in ("folder/", "folder/deep/", "folder/deep/x", "folder2/"):
+        s3.pipe_file(f"marks/{key}", b"")
+    storage.remove("s3://marks/folder")
+    assert s3.find("marks") == ["marks/folder2/"]
+
+
+def test_a_store_that_refuses_to_remove_says_so(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError("no s3:DeleteObject")
+
+    storage.write_bytes(f"{memory}/folder/x", b"1")
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "rm_file", refused)
+    for place in ("folder/x", "folder"):
+        with pytest.raises(PermissionError, match="DeleteObject"):
+            storage.remove(f"{memory}/{place}")
+
+
+def test_arrow_changes_exactly_what_is_named(bucket: str) -> None:
+    for name in OTHERS:
+        storage.write_bytes(f"{bucket}/{name}/x", b"another run's")
+    for name in ODD_NAMES:
+        filesystem, path = storage.arrow_filesystem(f"{bucket}/{name}")
+        filesystem = pickle.loads(pickle.dumps(filesystem))  # noqa: S301  # as Ray sends it
+        filesystem.create_dir(f"{path}/deep")
+        for file in ("x", "deep/y", "z"):
+            with filesystem.open_output_stream(f"{path}/{file}") as stream:
+                stream.write(name.encode())
+        filesystem.delete_file(f"{path}/z")
+        filesystem.copy_file(f"{path}/x", f"{path}/copy")
+        filesystem.move(f"{path}/deep", f"{path}/moved")
+        assert storage.list_entries(f"{bucket}/{name}") == (["copy", "x"], ["moved"])
+        assert filesystem.open_input_file(f"{path}/moved/y").read() == name.encode()
+        filesystem.delete_dir(f"{path}/moved")
+        assert storage.list_entries(f"{bucket}/{name}") == (["copy", "x"], [])
+        filesystem.delete_dir_contents(path)
+        assert storage.list_entries(f"{bucket}/{name}") == ([], [])
+        for missing in (filesystem.delete_dir, filesystem.delete_file, filesystem.delete_dir_contents):
+            with pytest.raises(FileNotFoundError):
+                missing(f"{path}/nowhere")
+    assert all(storage.exists(f"{bucket}/{name}/x") for name in OTHERS)
+
+
+def test_names_that_look_like_patterns_are_read_listed_and_fetched(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FGVR_CACHE", str(tmp_path / "cache"))
+    for name in OTHERS:
+        storage.write_bytes(f"{bucket}/{name}/other", b"")
+    for name in ODD_NAMES:
+        place = f"{bucket}/{name}"
+        with storage.new_file(f"{place}/{name}/x") as file:
+            file.write(b"xyz")
+        assert storage.list_entries(place) == ([], [name])
+        assert storage.create_bytes(f"{place}/once", b"1")
+        assert not storage.create_bytes(f"{place}/once", b"2")
+        assert storage.read_bytes(f"{place}/{name}/x", 1, 2) == b"y"
+        copy = storage.fetch_folder(place)
+        assert {file.relative_to(copy).as_posix() for file in copy.rglob("*") if file.is_file()} == {
+            f"{name}/x",
+            "once",
+        }
+        assert storage.fetch_file(f"{place}/{name}/x").read_bytes() == b"xyz"
+        filesystem, path = storage.arrow_filesystem(f"{place}/t.parquet")
+        pq.write_table(pa.table({"x": [1]}), path, filesystem=filesystem)
+        assert pq.read_table(path, filesystem=filesystem)["x"].to_pylist() == [1]
+
+
 def test_a_remote_folder_is_fetched_once_and_again_when_it_changed(
     memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +255,27 @@ def test_schemes_count_in_any_case(tmp_path: Path) -> None:
     assert storage.small_scheme("S3://Bucket/a://B") == "s3://Bucket/a://B"
     storage.write_bytes(tmp_path / "a b", b"2")
     assert storage.read_bytes(f"FILE://{tmp_path}/a%20b") == b"2"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("s3a://birds/Photos/", "S3://birds/Photos"),
+        ("gcs://birds/a", "gs://birds/a"),
+        ("https://Files.Example.ORG/Birds/", "HTTPS://files.example.org/Birds"),
+        ("http://Me@Host:80", "http://Me@host:80/"),
+    ],
+)
+def test_spellings_of_one_place(one: str, other: str) -> None:
+    assert storage.canonical(one) == storage.canonical(other)
+
+
+@pytest.mark.parametrize(
+    "other", ["s3://Birds/photos", "s3://birds/Photos", "gs://birds/photos", "https://birds/photos"]
+)
+def test_other_places(other: str) -> None:
+    assert storage.canonical("s3://birds/photos") != storage.canonical(other)
+    assert storage.canonical(other) == other  # fingerprints of earlier versions hold it so
 
 
 def test_two_colons_belong_to_a_key() -> None:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import fgvr
-from fgvr.versions import environment, mixture, mixture_in_table, with_one_more
+from fgvr.versions import environment, is_installed, mixture, mixture_in_table, with_one_more
 
 OLD = {"fgvr": "1.0", "torch": "2.8", "numpy": "2.0", "device": "cpu"}
 NEW = {**OLD, "torch": "2.9"}
@@ -19,6 +19,8 @@ def test_an_environment_names_what_computes() -> None:
     assert (found["torch"], found["numpy"], found["ray"]) == (version("torch"), version("numpy"), version("ray"))
     assert found["device"] == "cuda"
     assert {"pillow", "timm", "open_clip", "transformers"} <= set(found)
+    for name in ("torchvision", "scipy", "pycocotools", "tokenizers", "pyarrow"):
+        assert found.get(name) == (version(name) if is_installed(name) else None)
 
 
 def test_the_commit_is_that_of_the_working_copy_of_the_package() -> None:
@@ -56,6 +58,15 @@ def test_a_run_of_two_environments_says_which_tables_are_of_which() -> None:
     said = mixture([(f"t{n}", [many[n % 2]]) for n in range(9)])
     assert "fgvr 1 (t0, t2, t4 and 2 more) and 2 (t1, t3, t5 and 1 more); torch" in said
     assert "and 2 more, see the manifests" in said
+
+
+def test_what_an_earlier_version_did_not_record_is_no_difference() -> None:
+    now = {**OLD, "scipy": "1.17", "pyarrow": "21"}
+    assert mixture([("samples", [OLD]), ("answers", [now])]) == ""
+    assert mixture_in_table("answers", [OLD], now) == mixture_in_table("answers", [now], OLD) == ""
+    said = mixture([("samples", [now]), ("labels", [OLD]), ("answers", [{**now, "scipy": "1.18"}])])
+    assert "different versions: scipy 1.17 (samples) and 1.18 (answers)." in said
+    assert "scipy 1.17 → 1.18" in mixture_in_table("answers", [now], {**now, "scipy": "1.18"})
 
 
 def test_a_table_that_another_environment_goes_on_with() -> None:

@@ -942,3 +942,21 @@ def test_every_field_is_in_a_table() -> None:
         if not {path, name, name.partition(".")[0]} & ELSEWHERE.keys()
     }
     assert not left
+
+
+@pytest.mark.parametrize("field", ["aliases", "checked"])
+def test_a_csv_that_a_spreadsheet_saved_decides_the_same(
+    field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_light(monkeypatch)
+    text = {"aliases": "answer,label\nKüken,chick\n", "checked": "uri,right_name\n/photos/0.jpg,Küken\n"}[field]
+    config = build({"label": {field: str(tmp_path / "it.csv")}})
+
+    def labels(data: bytes) -> str:
+        (tmp_path / "it.csv").write_bytes(data)
+        return prints_of(config, tmp_path / "run", ("labels",))["labels"]
+
+    typed = labels(text.encode())
+    assert labels(text.replace("\n", "\r\n").encode("utf-8-sig")) == typed
+    assert labels(text.replace("\n", "\r\n").replace(",", ";").encode("utf-16")) == typed
+    assert labels(text.replace("Küken", "Pullus").encode()) != typed

@@ -1,6 +1,8 @@
 """label_prototypes, heads and propagated on planted vectors, and what infer and evaluate make of them; without Ray."""
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from fgvr import schemas, storage
 from fgvr.candidates.sets import OWN_COLUMNS
-from fgvr.config import ConfigError
+from fgvr.config import Clip, ConfigError
 from fgvr.mllm.backend import NameAnswer
 from fgvr.mllm.scoring_workers import choice_rows
 from fgvr.models.from_features import StoredVectorWorker
@@ -17,7 +19,7 @@ from fgvr.models.head import HeadModel, VectorClasses, load_vector_classes, read
 from fgvr.tables import Table
 from pipelines.evaluate import _mistakes
 from pipelines.heads import graph_ids, propagates
-from pipelines.infer import Predictions
+from pipelines.infer import Predictions, identity_of
 from pipelines.registry import stage_of
 from tests.pipelines.planted_run import (
     CLASSES,
@@ -43,6 +45,40 @@ def right(table: Table, truth: np.ndarray, column: str) -> float:
     return float(
         np.mean([name == CLASSES[truth[n]] for n, name in zip(rows["image_id"].to_pylist(), names, strict=True)])
     )
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Path:
+    """A head with the CLIP of the demo in its folder."""
+    classes = VectorClasses.of_directions(("a", "b"), np.eye(2, 4, dtype=np.float32), None)
+    HeadModel(classes, Clip(model="demo")).save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_given_head_counts_with_the_encoder_in_its_folder(head: Path, tmp_path: Path) -> None:
+    made = identity_of(str(head))
+    files = [(head / name).read_bytes() for name in ("model.json", "model.safetensors")]
+    assert made == hashlib.sha256(b"".join(files)).hexdigest()  # as earlier versions had it
+    shutil.copytree(head, tmp_path / "moved")
+    assert identity_of(str(tmp_path / "moved")) == made
+    weights = head / "clip" / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    changed = identity_of(str(head))
+    assert changed != made
+    (head / "tokens.txt").write_text("more")
+    assert identity_of(str(head)) not in {made, changed}
+
+
+def test_a_given_student_counts_as_in_earlier_versions(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text('{"kind": "student"}')
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "README.md").write_text("about it")
+    assert identity_of(str(tmp_path)) == hashlib.sha256(b'{"kind": "student"}weights').hexdigest()
+    for damaged in ("[]", "{", '{"clip": null}', '{"encoder": {"identity": 3}}'):
+        (tmp_path / "model.json").write_text(damaged)
+        (tmp_path / "clip").mkdir(exist_ok=True)
+        (tmp_path / "clip" / "w.bin").write_bytes(b"w")
+        assert identity_of(str(tmp_path)) != hashlib.sha256(damaged.encode() + b"weights").hexdigest()
 
 
 @pytest.mark.parametrize(

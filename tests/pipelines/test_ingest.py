@@ -1,5 +1,7 @@
+import json
 import logging
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -10,10 +12,13 @@ from cluster.parts import TooManyFailures
 from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.config import build
+from fgvr.config.data import IMAGE_ENDINGS
+from fgvr.images.places import TarPlace
 from fgvr.sources.source import SourceError, check_place
 from pipelines import ingest
 from pipelines.command import stage_main
 from pipelines.run_tables import Run
+from tests.fgvr.sources.downloads import cub
 from tests.untracked import NoTracking
 
 
@@ -156,7 +161,10 @@ def test_a_listing_by_the_defaults_stays_when_a_later_version_lists_more_by_defa
 def test_a_table_counts_by_its_rows_and_where_relative_ones_start(tmp_path):
     (tmp_path / "list.csv").write_text("uri\na.jpg\n")
     source = build({"ingest": {"source": {"kind": "table", "path": str(tmp_path / "list.csv")}}}).ingest.source
-    expected = source.model_dump(mode="json") | {"metadata_columns": [], "path": [str(tmp_path), ".csv"]}
+    expected = source.model_dump(mode="json", exclude={"replaced"}) | {
+        "metadata_columns": [],
+        "path": [str(tmp_path), ".csv"],
+    }
     assert ingest.deciding(source) == expected
 
 
@@ -233,6 +241,34 @@ def replace_photo(file, data: bytes, seconds: float = 5):
     file.write_bytes(data)
     then = file.stat().st_mtime + seconds
     os.utime(file, (then, then))
+
+
+def test_a_renamed_list_is_the_same_source_and_one_of_an_earlier_version_is_found(tmp_path, monkeypatch):
+    def listed(name: str) -> str:
+        return Run(context(tmp_path, kind="table", path=str(tmp_path / name))).table("samples").uri
+
+    (tmp_path / "list.v1.csv").write_text("uri\na.jpg\n")
+    with monkeypatch.context() as earlier:
+        now = ingest.deciding
+        earlier.setattr(ingest, "deciding", lambda source: ingest._as_before(source, now(source)))
+        made = listed("list.v1.csv")
+    assert listed("list.v1.csv") == made
+    shutil.copy(tmp_path / "list.v1.csv", tmp_path / "list.v2.csv")
+    renamed = listed("list.v2.csv")
+    assert renamed != made  # nothing says which name it had
+    shutil.copy(tmp_path / "list.v1.csv", tmp_path / "list.csv")
+    assert listed("list.csv") == listed("list.v2.csv") == renamed
+    (tmp_path / "list.v2.csv").rename(tmp_path / "list.v2.tsv")  # the ending says how it is read
+    assert listed("list.v2.tsv") != renamed
+
+
+def test_the_default_endings_count_in_no_order(tmp_path):
+    def of(**more) -> dict:
+        return ingest.deciding(build({"ingest": {"source": {"kind": "folder", "path": "/p", **more}}}).ingest.source)
+
+    turned = [ending.upper() for ending in reversed(IMAGE_ENDINGS)]
+    assert of(extensions=turned) == of()
+    assert of(extensions=turned[1:]) != of()
 
 
 def test_photos_that_were_replaced_under_their_names_are_another_table(tmp_path, caplog):
@@ -312,6 +348,70 @@ def test_objects_that_were_replaced_are_another_table(tmp_path):
     assert Run(context(tmp_path, **options)).table("samples") == first
     storage.write_bytes("memory://replaced/a.jpg", b"2")
     assert Run(context(tmp_path, **options)).table("samples").uri != first.uri
+
+
+def listed_photos(folder: Path, kind: str) -> tuple[Path, dict[str, str]]:
+    """A listed photo on this disk, and the source."""
+    if kind == "layout":
+        root = cub(folder)
+        return next(root.rglob("*.jpg")), {"kind": kind, "name": "cub", "path": str(root)}
+    two_photos(folder)
+    photos = folder / "photos"
+    if kind == "coco":
+        empty = {"annotations": [], "categories": [{"id": 1, "name": "owl"}]}
+        for split, name in (("train", "a.jpg"), ("test", "b.jpg")):
+            images = [{"id": 1, "file_name": name, "width": 8, "height": 8}]
+            (folder / f"{split}.json").write_text(json.dumps({"images": images, **empty}))
+        named = {f"{split}_annotations": f"{split}.json" for split in ("train", "test")}
+        return photos / "a.jpg", {
+            "kind": kind,
+            "path": str(folder),
+            **named,
+            "train_images": "photos",
+            "test_images": "photos",
+        }
+    (folder / "list.csv").write_text(
+        f"uri\nphotos/a.jpg\nfile://{photos}/b.jpg\nphotos/later.jpg\nhttps://example.org/c.jpg\n"
+    )
+    return photos / "b.jpg", {"kind": kind, "path": str(folder / "list.csv")}
+
+
+@pytest.mark.parametrize("kind", ["table", "layout", "coco"])
+def test_photos_on_disks_that_a_list_names_are_looked_at(tmp_path, kind, caplog):
+    photo, options = listed_photos(tmp_path, kind)
+    first = Run(context(tmp_path, **options)).table("samples")
+    assert Run(context(tmp_path, **options)).table("samples") == first
+    (tmp_path / "photos").mkdir(exist_ok=True)
+    (tmp_path / "photos" / "later.jpg").write_bytes(b"was missing when it was listed")
+    replace_photo(photo, b"2")
+    assert Run(context(tmp_path, **options, replaced="keep")).table("samples") == first
+    assert "replaced" not in caplog.text
+    second = Run(context(tmp_path, **options)).table("samples")
+    assert second.uri != first.uri
+    assert f"1 of {2 if kind != 'layout' else 4} listed files were replaced since" in caplog.text
+    assert Run(context(tmp_path, **options)).table("samples") == second
+    if kind == "table":
+        replace_photo(tmp_path / "photos" / "later.jpg", b"and now it is looked at")
+        assert Run(context(tmp_path, **options)).table("samples").uri != second.uri
+
+
+def test_of_photos_inside_of_tars_the_tars_are_looked_at(tmp_path):
+    tars(tmp_path, count=2, bad=0)
+    inside = [TarPlace((tmp_path / f"{n:02d}.tar").as_uri(), 512, 0, "a.jpg").uri for n in range(2)]
+    (tmp_path / "list.csv").write_text("\n".join(["uri", *inside, "tar+file:///x.tar#damaged", "s3://b/a.jpg"]))
+    options = {"kind": "table", "path": str(tmp_path / "list.csv")}
+    first = Run(context(tmp_path, **options)).table("samples")
+    assert Run(context(tmp_path, **options)).table("samples") == first
+    replace_photo(tmp_path / "00.tar", (tmp_path / "01.tar").read_bytes())
+    assert Run(context(tmp_path, **options)).table("samples").uri != first.uri
+
+
+def test_of_long_lists_no_photo_is_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr("fgvr.sources.marks.MOST", 1)
+    photo, options = listed_photos(tmp_path, "table")
+    first = Run(context(tmp_path, **options)).table("samples")
+    replace_photo(photo, b"2")
+    assert Run(context(tmp_path, **options)).table("samples") == first
 
 
 @pytest.mark.parametrize("kind", ["table", "layout", "coco"])

@@ -31,6 +31,7 @@ from fgvr.mllm.vllm_engine.memory import (
     smallest_here,
     weight_bytes,
 )
+from fgvr.mllm.vllm_engine.named_files import with_commits
 from fgvr.mllm.vllm_engine.start import check_engine_args, deciding_arguments, gpus_of_engine, runs_on_cpu
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class VllmProvider(Provider):
 
     def pinned(self) -> VllmBackend:
         """See Provider."""
-        return model_files.pinned(self._config)
+        pinned = model_files.pinned(self._config)
+        return pinned.model_copy(update={"engine_args": with_commits(pinned.engine_args)})
 
     def check(self, asked: AskedBy) -> str | None:
         """See Provider.

@@ -18,7 +18,6 @@ from pickle import UnpicklingError
 from typing import Any, Final
 
 from fgvr.config.models import VllmBackend
-from fgvr.digests import file_digest, folder_digest
 from fgvr.hub import PICKLED
 from fgvr.mllm.vllm_engine.memory import (
     GIB,
@@ -32,6 +31,7 @@ from fgvr.mllm.vllm_engine.memory import (
     size_of,
 )
 from fgvr.mllm.vllm_engine.model_files import ModelError, ModelFiles, find
+from fgvr.mllm.vllm_engine.named_files import by_commit, by_content
 from fgvr.mllm.vllm_engine.private import known_arguments, multimodal_architectures
 
 CHILD_STARTUP = Path(__file__).resolve().parents[2] / "child_startup"
@@ -140,15 +140,9 @@ def _hook_children() -> None:
 
 
 def deciding_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `mllm.engine_args` that may change an answer; local files and folders are identified by content."""
-    return {name: _content(value) for name, value in given.items() if name not in SPEED_ONLY}
-
-
-def _content(value: Any) -> Any:
-    if not isinstance(value, str) or not value.startswith(("/", "./", "../", "~")):
-        return value
-    place = Path(value).expanduser()
-    return {"files": folder_digest(place) if place.is_dir() else file_digest(place)} if place.exists() else value
+    """Those of `mllm.engine_args` that may change an answer, files by their content and hub names by their commit."""
+    deciding = {name: by_content(name, value) for name, value in given.items() if name not in SPEED_ONLY}
+    return by_commit(deciding)
 
 
 def check_engine_args(given: Mapping[str, Any], *, on_cpu: bool, place: str = "mllm") -> None:

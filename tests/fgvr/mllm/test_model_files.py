@@ -13,7 +13,7 @@ from fgvr.config.models import OpenAIBackend, VllmBackend
 from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.vllm_engine.memory import NotEnoughMemory
 from fgvr.mllm.vllm_engine.model_files import ModelError, ModelFiles, find, identity
-from fgvr.mllm.vllm_engine.start import engine_arguments, start_engine
+from fgvr.mllm.vllm_engine.start import deciding_arguments, engine_arguments, start_engine
 
 
 def folder(tmp_path: Path, name: str = "model", size: int = 1000, **config: Any) -> Path:
@@ -137,6 +137,59 @@ def test_how_an_engine_is_sized_decides_nothing_and_what_is_not_known_does(tmp_p
     assert str(tmp_path) not in repr(before)
     (tmp_path / "tokenizer" / "tokenizer.json").write_text('{"other": 1}')
     assert of(tokenizer=str(tmp_path / "tokenizer")) != before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"tokenizer": "{place}"},
+        {"tokenizer": "file://{place}"},
+        {"tokenizer": "tok"},
+        {"tokenizer": "./tok"},
+        {"of_tomorrow": "deep/tok"},
+        {"mm_encoder_fp8_scale_path": "tok/tokenizer.json"},
+        {"speculative_config": {"model": "tok", "num_speculative_tokens": 2}},
+        {"default_mm_loras": {"image": "tok"}},
+        {"lora_modules": [{"name": "a", "path": "{place}"}]},
+    ],
+)
+def test_a_file_that_an_engine_argument_names_counts_by_its_content(
+    arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(where: Path) -> dict[str, Any]:
+        monkeypatch.chdir(where)
+        given = json.loads(json.dumps(arguments).replace("{place}", f"{where}/tok"))
+        return backend_identity(VllmBackend(model=model, engine_args=given))["engine_args"]
+
+    model, one = str(folder(tmp_path)), tmp_path / "one"
+    for place in (one / "tok", one / "deep" / "tok"):
+        place.mkdir(parents=True)
+        (place / "tokenizer.json").write_text("{}")
+    shutil.copytree(one, tmp_path / "elsewhere")
+    before = of(one)
+    assert '"files"' in json.dumps(before)
+    assert of(tmp_path / "elsewhere") == before
+    for file in one.rglob("tokenizer.json"):
+        file.write_text('{"other": 1}')
+    assert of(one) != before
+
+
+def test_words_and_places_to_write_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "quantization": "fp8",
+        "generation_config": "vllm",
+        "tokenizer_mode": "slow/",
+        "compilation_config": {"cache_dir": str(tmp_path), "debug_dump_path": str(tmp_path)},
+        "hf_overrides": {"text": "a/" * 9999, "home": "~nobody-of-this-name/x", "empty": f"{tmp_path}/none"},
+        "tokenizer": "",
+        "max_logprobs": 3,
+    }
+    monkeypatch.chdir(tmp_path)
+    for name in ("fp8", "vllm"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    (tmp_path / "none").mkdir()
+    assert deciding_arguments(given) == given
 
 
 @pytest.mark.parametrize(
