@@ -259,7 +259,9 @@ def _without_query_secret(found: re.Match[str]) -> str:
     if name not in _OF_QUERIES and not is_secret_name(found[2]) and not name.endswith(("signature", "credential")):
         return found[0]
     before = re.split(r"""[\s'"<>]""", found.string[max(found.start() - 4000, 0) : found.start() + 1])[-1]
-    certain = "?" in before.partition("://")[2] or (found[1] == ";" and _OF_CONNECTIONS.search(name) is not None)
+    signed = name.endswith(("signature", "credential")) and "?" in before  # also in a URL's end alone
+    connects = found[1] == ";" and _OF_CONNECTIONS.search(name) is not None
+    certain = signed or connects or "?" in before.partition("://")[2]
     secret = (certain and name not in _OF_THINGS) or _looks_random(found[3])
     return f"{found[1]}{found[2]}={MASK}" if secret else found[0]
 

@@ -317,7 +317,8 @@ class Config(Part):
     @model_validator(mode="after")
     def _models_can_be_asked(self) -> Self:
         for name, model in self.mllms():
-            if isinstance(model, VllmBackend) and name != "mllm" and "model" not in model.model_fields_set:
+            unnamed = getattr(model, "model", None) == DEMO_MODEL and "model" not in model.model_fields_set
+            if unnamed and name != "mllm":
                 raise ValueError(
                     f"{name}.model: required; without it the tiny model of the demo would answer. Give a folder, a hub "
                     f"name, or {DEMO_MODEL} if it is meant"

@@ -14,6 +14,7 @@ import pyarrow as pa
 from fgvr.arrays import Ids
 from fgvr.config.data import ImageLimits
 from fgvr.images.places import is_inside, name_of
+from fgvr.redact import masked_value
 from fgvr.report.page import Candidate, ImageCard, IssueCard, Prediction
 from fgvr.report.pictures import thumbnail
 
@@ -140,5 +141,5 @@ def file_name(uri: str) -> str:
     """The last part of a URI, shown to people."""
     if is_inside(uri):
         return name_of(uri)
-    name = uri.rstrip("/").rsplit("/", 1)[-1]
+    name = masked_value(uri).rstrip("/").rsplit("/", 1)[-1]  # an end alone does not look like a URL
     return unquote(name, errors="replace") if uri.startswith("file://") else name

@@ -77,14 +77,15 @@ def noisy(task: StudentJob) -> tuple[StudentJob, np.ndarray]:
     return task, wrong
 
 
-def mixture(tmp_path: Path, **more: object) -> StudentJob:
+def mixture(tmp_path: Path, count: int = 64, **more: object) -> StudentJob:
     recipe = {"backbone": "test_byobnet", "class_loss": "mixture", "refine_after": 2, "epochs": 4}
-    return job(tmp_path, 64, questions=(), **{**recipe, **more})
+    return job(tmp_path, count, questions=(), **{**recipe, **more})
 
 
 @pytest.mark.slow
 def test_wrong_targets_are_found(tmp_path: Path) -> None:
-    task, wrong = noisy(mixture(tmp_path, epochs=12, lr=0.05, refine_after=6))
+    # With 64 photos between .73 and .98 are told apart, by seed and by the CPU's instructions; with 160 .97 to 1.
+    task, wrong = noisy(mixture(tmp_path, count=160, epochs=12, lr=0.02, refine_after=6))
     reporter = LocalReporter(tmp_path / "run")
     train_student(task, reporter)
     clean = torch.load(reporter.checkpoint / "state.pt", weights_only=True)["clean"].numpy()
