@@ -5,7 +5,7 @@ while opening it, makes a Python number of each entry of a TIFF, allocates as mu
 frame claims, and joins pieces of EXIF one by one. Where a normal program writes a few items, an attacker may write
 millions: JPEG scans, each of which is a pass over the whole picture, comments, chunks, fill bytes. Format
 specifications: TIFF 6.0 and BigTIFF, GIF89a, Microsoft's ICO and BITMAPINFOHEADER, PNG (ISO 15948), JPEG (ITU-T T.81),
-netpbm's.
+netpbm's. JPEG 2000 has a module of its own (`fgvr.images.jpeg2000`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Final
+
+from fgvr.images.jpeg2000 import jpeg2000_excess, jpeg2000_sizes
 
 MAX_NUMBERS: Final = 2**20
 """Limit for the numbers in a TIFF page's entries: offsets and sizes of its strips or tiles, palettes."""
@@ -38,6 +40,9 @@ MAX_IN_PYTHON: Final = 16 * 2**20
 FRAMES: Final = 16
 """How many frames or pages are searched for one that is not fully transparent."""
 
+JPEG2000: Final = (b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
+"""How JPEG 2000 begins, as a raw codestream and as a file."""
+
 _TIFF: Final = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 _BYTES: Final = frozenset((1, 2, 7))  # BYTE, ASCII, UNDEFINED: kept as bytes
 _TILE: Final = {322: 0, 323: 1}
@@ -54,6 +59,8 @@ def stated_sizes(data: bytes) -> Iterator[tuple[int, int]]:
             yield from _icons(data)
         elif data[:4] == b"GIF8":
             yield from islice(_frames(data), FRAMES)
+        elif data.startswith(JPEG2000):
+            yield from jpeg2000_sizes(data)
         elif data[:4] in _TIFF:
             for entries in islice(_pages(data), FRAMES):
                 tile = [0, 0]
@@ -68,17 +75,13 @@ def stated_sizes(data: bytes) -> Iterator[tuple[int, int]]:
 
 def excess(data: bytes) -> str | None:
     """What in a header exceeds anything that a camera or program writes; None if nothing does."""
-    if data[:2] == b"\xff\xd8":
-        return _jpeg_excess(data)
-    if data[:4] == b"GIF8":
-        return _gif_excess(data)
-    if data[:4] in _TIFF:
-        return _tiff_excess(data)
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return _png_excess(data)
-    if data[:2] == b"BM" and data[30:34] in {b"\1\0\0\0", b"\2\0\0\0"}:
-        return _slow("run-length coded BMP", data, "a plain one")
-    return _netpbm_excess(data) if data[:1] == b"P" and data[1:2] in b"123456fF" else None
+    look = next((look for starts, look in _LOOKS if data.startswith(starts)), None)
+    return None if look is None else look(data)
+
+
+def _bmp_excess(data: bytes) -> str | None:
+    coded = data[30:34] in {b"\1\0\0\0", b"\2\0\0\0"}
+    return _slow("run-length coded BMP", data, "a plain one") if coded else None
 
 
 def _netpbm_excess(data: bytes) -> str | None:
@@ -217,3 +220,15 @@ def _gif_excess(data: bytes) -> str | None:
             if pieces > MAX_COMMENTS:
                 return "comments without end before the first frame"
     return None
+
+
+_LOOKS: Final = (
+    ((b"\xff\xd8",), _jpeg_excess),
+    ((b"GIF8",), _gif_excess),
+    (tuple(_TIFF), _tiff_excess),
+    ((b"\x89PNG\r\n\x1a\n",), _png_excess),
+    (JPEG2000, jpeg2000_excess),
+    ((b"BM",), _bmp_excess),
+    ((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF"), _netpbm_excess),
+)
+"""How files begin, and what looks at their headers."""

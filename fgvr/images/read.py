@@ -23,7 +23,7 @@ from fgvr import liveness, storage, store_waits
 from fgvr.config.data import ImageLimits
 from fgvr.images.coded_sizes import CodedError
 from fgvr.images.formats import FORMATS, formats, heif_brand, known_start, unread_tiff, what_it_is
-from fgvr.images.headers import FRAMES, excess, stated_sizes
+from fgvr.images.headers import FRAMES, JPEG2000, excess, stated_sizes
 from fgvr.images.heif import Cost, cost_of
 from fgvr.images.inside import InsideError, read_inside
 from fgvr.images.lookalikes import hint, key_lookalikes, local_lookalike
@@ -41,10 +41,7 @@ of all tables that were computed from images (cluster/stage.py)."""
 __all__ = ["FORMATS", "ImageError", "decode_image", "read_image", "read_image_bytes"]
 
 _TIFF: Final = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_SIGNATURES: Final = (
-    *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", *_TIFF),
-    *(b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),  # JPEG 2000, as a file and as a raw codestream
-)
+_SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", *_TIFF, *JPEG2000)
 _END_OF_JPEG: Final = b"\xff\xd9"
 MAX_CODED: Final = 4
 """How many times `max_pixels` the coded pictures of an AVIF or HEIF file may have: its alpha and gain map count, too,
