@@ -30,6 +30,7 @@ from fgvr.images.lookalikes import hint, key_lookalikes, local_lookalike
 from fgvr.images.pixels import orientation, to_rgb, upright
 from fgvr.images.places import is_inside
 from fgvr.images.system_places import leads_to_system
+from fgvr.images.tiff import TIFF
 from fgvr.images.web import HttpFailure, read_url
 from fgvr.images.web_addresses import NotAllowed, shown
 from fgvr.schemas import Failure, Reason
@@ -40,8 +41,7 @@ of all tables that were computed from images (cluster/stage.py)."""
 
 __all__ = ["FORMATS", "ImageError", "decode_image", "read_image", "read_image_bytes"]
 
-_TIFF: Final = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", *_TIFF, *JPEG2000)
+_SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", *TIFF, *JPEG2000)
 _END_OF_JPEG: Final = b"\xff\xd9"
 MAX_CODED: Final = 4
 """How many times `max_pixels` the coded pictures of an AVIF or HEIF file may have: its alpha and gain map count, too,
@@ -292,7 +292,7 @@ def _unidentified(data: bytes) -> ImageError:
     """The error for a file of which Pillow says only that it cannot identify it."""
     if known_start(data) is not None:
         return ImageError(Reason.NOT_AN_IMAGE, what_it_is(data))
-    kept = unread_tiff(data) if data.startswith(_TIFF) else None
+    kept = unread_tiff(data) if data.startswith(tuple(TIFF)) else None
     if kept is not None:
         return ImageError(Reason.NOT_AN_IMAGE, f"a TIFF of a kind that Pillow does not read: {kept}")
     if data.startswith(_SIGNATURES) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):

@@ -77,6 +77,7 @@ TOO_LARGE = {
     "tile": tiff(*grey((322, 4, 1, 32_768), (323, 4, 1, 32_768), (324, 4, 1, 8), (325, 4, 1, 9))),
     "tile of a Mac": tiff(*grey((322, 3, 1, 2000), (323, 3, 1, 2000), (324, 4, 1, 8), (325, 4, 1, 9)), order=">"),
     "tile of a BigTIFF": tiff(*grey((322, 4, 1, 2000), (323, 4, 1, 2000), (324, 4, 1, 8), (325, 4, 1, 9)), big=True),
+    "tile of eight bytes": tiff(*grey((322, 16, 1, 2000), (323, 16, 1, 2000)), order=">", big=True),
 }
 STRIPS = 2**20 + 1
 EXCESS = {
@@ -85,6 +86,14 @@ EXCESS = {
     "fractions": tiff(*grey((700, 5, STRIPS, 8)), order=">"),
     "BigTIFF": tiff(*grey((273, 16, 2**40, 8)), big=True),
     "many entries": tiff(*grey(*((1000 + n, 4, 2000, 8) for n in range(600)))),
+    "in a wrong order": b"MM*\0" + tiff(*grey((273, 4, STRIPS, 8)), order=">")[4:],
+    "in the other wrong order": b"II\0*" + tiff(*grey((273, 4, STRIPS, 8)))[4:],
+    "no BigTIFF to Pillow": b"MM\0+" + tiff(*grey((273, 4, STRIPS, 8)), order=">")[4:],
+    "a directory that is cut off": tiff(*grey((273, 4, STRIPS, 8)))[:-5].replace(b"\x07\0", b"\xff\0", 1),
+    "EXIF of a page": tiff(*grey((34665, 4, 1, 8 + 2 + 7 * 12 + 4)), data=tiff((37121, 3, STRIPS, 8))[8:]),
+    "place of a BigTIFF": tiff(
+        *grey((34853, 16, 1, 16 + 8 + 7 * 20 + 8)), big=True, data=tiff((7, 5, STRIPS, 8), big=True)[16:]
+    ),
 }
 
 
@@ -117,6 +126,15 @@ def test_exif_in_a_thousand_pieces(no_decoder):
     with pytest.raises(ImageError, match="bytes of EXIF"):
         decode_image(jpeg[:2] + piece * 65 + jpeg[2:], LIMITS)
     assert excess(jpeg[:2] + b"\xff" + piece * 3 + jpeg[2:]) is None
+
+
+def test_exif_of_an_avif_is_bounded(no_decoder):
+    """Pillow makes Python's numbers of all of it while it opens the file, if the picture is turned."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x9000] = 6, b"x" * 5_000_000
+    with pytest.raises(ImageError, match=r"AVIF, with 5,000,0\d\d bytes of EXIF") as caught:
+        decode_image(saved(Image.new("RGB", (16, 16)), "AVIF", exif=exif), LIMITS)
+    assert caught.value.reason is Reason.CORRUPT
 
 
 def jpeg_of_scans(scans: int) -> bytes:
