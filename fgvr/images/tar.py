@@ -25,9 +25,10 @@ from fgvr.images.tar_headers import (
     padded,
     parse_header,
     pax_records,
+    shown_name,
 )
 
-__all__ = ["BLOCK", "Kind", "Member", "TarDamage", "is_at", "members", "parse_header"]
+__all__ = ["BLOCK", "Kind", "Member", "TarDamage", "is_at", "members", "parse_header", "shown_name"]
 
 MAX_END: Final = 16 * 2**20
 """Bytes after an end mark that are searched for a further archive; programs pad with up to 1 MiB of zeros."""
@@ -38,7 +39,10 @@ _WITH_BYTES: Final = {Kind.FILE, Kind.SPARSE, Kind.OTHER}
 
 @dataclass(frozen=True)
 class Member:
-    """A member; `offset` and `size` locate its bytes in the archive."""
+    """A member; `offset` and `size` locate its bytes in the archive.
+
+    `name`: in a code page, its bytes are surrogates: `shown_name` for people and URIs.
+    """
 
     name: str
     kind: Kind
@@ -84,7 +88,7 @@ def members(read: Read, size: int) -> Iterator[Member]:
 
 
 def is_at(read: Read, name: str, offset: int, size: int) -> bool:
-    """Whether the bytes at an offset belong to a file of this name and size, as `members` would list it.
+    """Whether the bytes at an offset belong to a file of this name (as shown) and size, as `members` would list it.
 
     The name may stand in the header block right before the bytes, or in an extended header before that one. Those have
     any length and are searched backwards: each is a header whose content ends where the next header begins.
@@ -94,7 +98,7 @@ def is_at(read: Read, name: str, offset: int, size: int) -> bool:
         own = parse_header(read(first, BLOCK))
         if own.flag not in FILES:
             return False
-        if own.name == name and own.size == size:
+        if shown_name(own.name) == name and own.size == size:
             return own.kind is Kind.FILE
         before: list[tuple[int, Header]] = []
         for place in islice(_headers_before(read, first), MOST_BEFORE):
@@ -102,7 +106,7 @@ def is_at(read: Read, name: str, offset: int, size: int) -> bool:
             said = Said(None, {})
             for at, header in before:
                 said.take(read, at, header)
-            if said.name(own) == name and said.size(own) == size and not said.sparse:
+            if shown_name(said.name(own)) == name and said.size(own) == size and not said.sparse:
                 return True
         of_all = parse_header(read(0, BLOCK))
         if of_all.flag != b"g" or "path" not in pax_records(read, 0, of_all):
@@ -110,7 +114,7 @@ def is_at(read: Read, name: str, offset: int, size: int) -> bool:
     except (ValueError, TarDamage):
         return False
     return any(
-        (member.name, member.offset, member.size, member.kind) == (name, offset, size, Kind.FILE)
+        (shown_name(member.name), member.offset, member.size, member.kind) == (name, offset, size, Kind.FILE)
         for member in _up_to(read, offset, size)
     )
 

@@ -58,7 +58,10 @@ class TarDamage(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """A header block by itself; `size` is the value in the block, which an extended header may override."""
+    """A header block by itself; `size` is the value in the block, which an extended header may override.
+
+    `name`: as `text_of` gives it.
+    """
 
     name: str
     flag: bytes
@@ -167,7 +170,7 @@ def pax_records(read: Read, at: int, header: Header) -> dict[str, str]:
         if key in {"path", "size", "SCHILY.realsize"} or key.startswith("GNU.sparse."):
             if end - place > MAX_EXTENDED:
                 raise TarDamage(f"from byte {at:,}: a pax header with a {key} of {end - place:,} bytes")
-            records[key] = read(place + record.end(), end - 1 - place - record.end()).decode(errors="replace")
+            records[key] = read(place + record.end(), end - 1 - place - record.end()).decode(errors="surrogateescape")
         place = end
     if place > stop or len(read(stop - 1, 1)) < 1:
         raise TarDamage(f"from byte {at:,}: the file ends in an extended header")
@@ -193,5 +196,10 @@ def padded(size: int) -> int:
 
 
 def text_of(field: bytes) -> str:
-    """A name up to the first zero byte; bytes that are not UTF-8 become replacement characters."""
-    return field.partition(b"\0")[0].decode(errors="replace")
+    """A name up to the first zero byte; bytes that are not UTF-8 become surrogates, so that names stay distinct."""
+    return field.partition(b"\0")[0].decode(errors="surrogateescape")
+
+
+def shown_name(name: str) -> str:
+    """A name as people are shown it, and as URIs hold it: replacement characters for bytes that are not UTF-8."""
+    return name if name.isascii() else name.encode(errors="surrogateescape").decode(errors="replace")

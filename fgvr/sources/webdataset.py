@@ -1,8 +1,8 @@
 """WebDataset: images in tars, with members of the same key beside them. Members are located, nothing is extracted.
 
 An image that is a link, a device, a pipe or a sparse file becomes a row that fails with a reason; folders and hidden
-members become no rows; whatever becomes no row is counted. A member's name is shown to people and gives the key for
-its class; it is never used as a path.
+members become no rows; whatever becomes no row is counted. A member's name is shown to people, and its bytes give the
+key for its class; it is never used as a path.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
+from unicodedata import normalize
 
 import pyarrow as pa
 
@@ -18,7 +19,7 @@ from fgvr import storage
 from fgvr.config.data import WebDatasetSource
 from fgvr.images.parquet import Window
 from fgvr.images.places import TarPlace, Unlisted
-from fgvr.images.tar import Kind, Member, TarDamage, members
+from fgvr.images.tar import Kind, Member, TarDamage, members, shown_name
 from fgvr.names.spelling import one_form
 from fgvr.schemas import Reason
 from fgvr.sources.columns import SHOWN_COLUMNS, near_miss
@@ -127,7 +128,7 @@ class TarLister:
             elif kind == _CLASS:
                 rows.group.classes[stem] = self._class(window, member)
             else:
-                unlisted.other(key, name)
+                unlisted.other(key, shown_name(name))
         self._omissions.add(unlisted.end())
         rows.end_group("", "")
         yield rows.taken()
@@ -152,11 +153,12 @@ class TarLister:
         return said
 
     def _parts(self, name: str) -> tuple[str, str, str]:
-        """(key, stem, ending) of a non-hidden member, from its name.
+        """(key, stem, kind) of a non-hidden member, from its name, in Unicode's composed form: macOS has another.
 
         A key ends at the first dot of a name. A stem ends where a known ending begins, which distinguishes v1.00.jpg
         from v1.01.jpg, two samples with the same key.
         """
+        name = normalize("NFC", name)
         folder, slash, base = name.rpartition("/")
         start, dot, _ = base.partition(".")
         key = f"{folder}{slash}{start}"
@@ -265,8 +267,9 @@ def _json_text(value: object) -> str:
 
 def _place(shard: Shard, member: Member) -> str:
     if member.kind is Kind.FILE:
-        return TarPlace(shard.uri, member.offset, member.size, member.name).uri
-    detail = f"{member.kind.value} in an archive is not read: {member.name} before byte {member.offset:,}"
+        return TarPlace(shard.uri, member.offset, member.size, shown_name(member.name)).uri
+    name = shown_name(member.name)
+    detail = f"{member.kind.value} in an archive is not read: {name} before byte {member.offset:,}"
     return Unlisted(shard.uri, Reason.UNREADABLE, detail).uri
 
 

@@ -11,7 +11,7 @@ import pytest
 from fgvr.config.data import WebDatasetSource
 from fgvr.images.inside import InsideError, read_inside
 from fgvr.images.places import TarPlace, file_of
-from fgvr.images.tar import Kind, Member, TarDamage, members
+from fgvr.images.tar import Kind, Member, TarDamage, members, shown_name
 from fgvr.schemas import Reason
 from fgvr.sources.source import read_source
 
@@ -79,8 +79,8 @@ def read_back(path: Path, archive: bytes) -> list[tuple[str, bytes]]:
     """Every file that is listed, read by its URI."""
     path.write_bytes(archive)
     files = [member for member in walk(archive) if member.kind is Kind.FILE]
-    uris = [TarPlace(file_of(str(path)), member.offset, member.size, member.name).uri for member in files]
-    return [(member.name, read_inside(uri, 10**6)) for member, uri in zip(files, uris, strict=True)]
+    uris = [TarPlace(file_of(str(path)), member.offset, member.size, shown_name(member.name)).uri for member in files]
+    return [(shown_name(member.name), read_inside(uri, 10**6)) for member, uri in zip(files, uris, strict=True)]
 
 
 def python_tar(kind: int, names=NAMES, **options) -> tuple[bytes, list[tuple[str, bytes]]]:
@@ -205,7 +205,7 @@ def test_an_archive_that_was_written_anew_is_noticed(tmp_path, name):
     archive, _ = python_tar(tarfile.PAX_FORMAT, (name,))
     path.write_bytes(archive)
     member = walk(archive)[0]
-    uri = TarPlace(file_of(str(path)), member.offset, member.size, member.name).uri
+    uri = TarPlace(file_of(str(path)), member.offset, member.size, shown_name(member.name)).uri
     assert read_inside(uri, 10**6) == bytes(10)
     for other in ("b.jpg", "cafè.jpg", "n" * 151 + ".jpg", "m" + "n" * 149 + ".jpg"):
         path.write_bytes(python_tar(tarfile.PAX_FORMAT, (other,))[0])

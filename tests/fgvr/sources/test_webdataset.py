@@ -5,6 +5,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from PIL import Image
@@ -284,6 +285,44 @@ def test_labels_of_windows(tmp_path, encoding):
         source = WebDatasetSource(path=str(tmp_path / ending), class_from=ending, class_names=str(names))
         listed = read_source(source, "")
         assert (listed.rows["class_name"].to_pylist(), listed.remarks) == (["mug", "tea cup"], ())
+
+
+@pytest.mark.parametrize(
+    ("encoding", "kind", "names"),
+    [
+        ("gbk", tarfile.USTAR_FORMAT, ["鸟", "花", "鱼"]),
+        ("cp1252", tarfile.GNU_FORMAT, ["ä", "ö", "ü"]),
+        ("cp932", tarfile.GNU_FORMAT, ["ソ1", "ソ2", "鷺" * 60]),
+    ],
+)
+def test_names_in_a_code_page_are_keys_of_their_own(tmp_path, encoding, kind, names):
+    """Shown as one name, they were one key: neighbouring photos had the last one's class."""
+    with tarfile.open(tmp_path / "a.tar", "w", format=kind, encoding=encoding) as tar:
+        for number, name in enumerate(names):
+            for ending, data in ((".jpg", jpeg(40 + number)), (".cls", b"%d" % number), (".box", b"x")):
+                info = tarfile.TarInfo(name + ending)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    listed = read_source(WebDatasetSource(path=str(tmp_path), class_from="cls"), "")
+    assert listed.rows["class_name"].to_pylist() == ["0", "1", "2"]
+    assert [outcome(uri) for uri in listed.rows["uri"].to_pylist()] == [40, 41, 42]
+    assert all("%EF%BF%BD" in uri for uri in listed.rows["uri"].to_pylist())  # as ever
+    assert listed.left_out == {"beside": {".box": 3}}
+
+
+def test_both_forms_of_an_accent_are_one_key(tmp_path):
+    """A photo from a Mac and its class from another system, or the other way round."""
+    composed, apart = normalize("NFC", "Éclair café"), normalize("NFD", "Éclair café")
+    members = [
+        (f"{composed}.jpg", b"x"),
+        (f"{apart}.cls", b"7"),
+        (f"b/{apart}.1.cls", b"8"),
+        (f"b/{composed}.1.jpg", b"x"),
+    ]
+    write_tar(tmp_path / "a.tar", *members)
+    listed = read_source(WebDatasetSource(path=str(tmp_path), class_from="cls"), "")
+    assert listed.rows["class_name"].to_pylist() == ["7", "8"]
+    assert [parse(uri).name for uri in listed.rows["uri"].to_pylist()] == [members[0][0], members[3][0]]
 
 
 def test_classes_that_are_not_found_are_said(tmp_path):
