@@ -22,6 +22,7 @@ from fgvr.images.tar_headers import (
     Read,
     Said,
     TarDamage,
+    begins_here,
     padded,
     parse_header,
     pax_records,
@@ -96,10 +97,11 @@ def is_at(read: Read, name: str, offset: int, size: int) -> bool:
     first = offset - BLOCK
     try:
         own = parse_header(read(first, BLOCK))
-        if own.flag not in FILES:
+        is_link = own.kind is Kind.HARD_LINK
+        if (is_link and (not size or begins_here(read, offset))) or not (is_link or own.flag in FILES):
             return False
         if shown_name(own.name) == name and own.size == size:
-            return own.kind is Kind.FILE
+            return own.kind is not Kind.FOLDER
         before: list[tuple[int, Header]] = []
         for place in islice(_headers_before(read, first), MOST_BEFORE):
             before.insert(0, place)
@@ -189,6 +191,8 @@ def _member(read: Read, at: int, header: Header, said: Said) -> Member:
         raise TarDamage(f"from byte {at:,}: {error}") from error
     if said.sparse:
         return Member(name, Kind.SPARSE, offset, size)
+    if kind is Kind.HARD_LINK and size and not begins_here(read, offset) and begins_here(read, offset + padded(size)):
+        kind = Kind.FILE  # pax and star may write the bytes again; others state the size of the file that is linked to
     if kind is Kind.SPARSE:  # the map of its holes continues in further blocks
         more = read(at, BLOCK)[482]
         while more:

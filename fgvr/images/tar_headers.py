@@ -18,7 +18,11 @@ MAX_PAX: Final = 64 * 2**20
 """Limit for the bytes of a whole pax header: macOS and BSD store whole extended attributes there."""
 
 _OCTAL: Final = re.compile(rb"[ \0]*([0-7]*)[ \0]*")
-_RECORD: Final = re.compile(rb"(\d{1,9}) ([^=]{1,255})=")
+_LENGTH: Final = re.compile(rb"(\d{1,9}) ")
+_HEAD: Final = 270
+"""Bytes of a pax record that are looked at first; the keys that count have less than a hundred."""
+_SPARSE: Final = "GNU.sparse."
+_NEEDED: Final = frozenset(("path", "size", "SCHILY.realsize"))
 BEFORE: Final = frozenset((b"L", b"K", b"x", b"X", b"g"))
 """Flags of extended headers, which describe the member that follows; X is Solaris' variant of x."""
 _MAGICS: Final = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -95,6 +99,18 @@ Read = Callable[[int, int], bytes]
 """(start, length) → bytes, or fewer at the end of the file."""
 
 
+def begins_here(read: Read, at: int) -> bool:
+    """Whether a header or an end mark begins at a byte."""
+    block = read(at, BLOCK)
+    if len(block) == BLOCK and not block.strip(b"\0"):
+        return True
+    try:
+        parse_header(block)
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass
 class Said:
     """What the extended headers of a member say. It overrides the member's own header, whose fields are too short.
@@ -131,7 +147,7 @@ class Said:
     @property
     def sparse(self) -> bool:
         """Whether the member is stored as a sparse file, without its holes, as GNU tar and star write them."""
-        return "SCHILY.realsize" in self.pax or any(key.startswith("GNU.sparse.") for key in self.pax)
+        return "SCHILY.realsize" in self.pax or any(key.startswith(_SPARSE) for key in self.pax)
 
 
 def extended(read: Read, at: int, header: Header) -> bytes:
@@ -157,20 +173,24 @@ def pax_records(read: Read, at: int, header: Header) -> dict[str, str]:
     records: dict[str, str] = {}
     place, stop = at + BLOCK, at + BLOCK + header.size
     while place < stop:
-        head = read(place, min(stop - place, 270))
+        head = read(place, min(stop - place, _HEAD))
         if not head:
             raise TarDamage(f"from byte {at:,}: the file ends in an extended header")
         if not head[0]:
             break
-        record = _RECORD.match(head)
-        end = place + int(record[1]) if record else 0
-        if record is None or end > stop or end <= place + record.end() or read(end - 1, 1) != b"\n":
+        length = _LENGTH.match(head)
+        end = place + int(length[1]) if length else 0
+        first = length.end() if length else 0
+        raw, is_there, _ = head[first : max(end - place, 0)].partition(b"=")
+        is_long = end - place > len(head)  # its key may be, too: then it is none of those that count
+        if end > stop or end <= place + first or not (is_there or is_long) or read(end - 1, 1) != b"\n":
             raise TarDamage(f"from byte {at:,}: a broken pax header")
-        key = record[2].decode(errors="replace")
-        if key in {"path", "size", "SCHILY.realsize"} or key.startswith("GNU.sparse."):
-            if end - place > MAX_EXTENDED:
-                raise TarDamage(f"from byte {at:,}: a pax header with a {key} of {end - place:,} bytes")
-            records[key] = read(place + record.end(), end - 1 - place - record.end()).decode(errors="surrogateescape")
+        key = raw.decode(errors="replace")
+        if is_there and (key in _NEEDED or key.startswith(_SPARSE)):
+            value = place + first + len(raw) + 1
+            if end - value > MAX_EXTENDED:
+                raise TarDamage(f"from byte {at:,}: a pax header with a {key} of {end - value:,} bytes")
+            records[key] = read(value, end - 1 - value).decode(errors="surrogateescape")
         place = end
     if place > stop or len(read(stop - 1, 1)) < 1:
         raise TarDamage(f"from byte {at:,}: the file ends in an extended header")
