@@ -42,13 +42,16 @@ _WITH_BYTES: Final = {Kind.FILE, Kind.SPARSE, Kind.OTHER}
 class Member:
     """A member; `offset` and `size` locate its bytes in the archive.
 
-    `name`: in a code page, its bytes are surrogates: `shown_name` for people and URIs.
+    Attributes:
+        name: in a code page, its bytes are surrogates: `shown_name` for people and URIs.
+        link: the name of the member to which a hard link leads (`fgvr.images.tar_links`).
     """
 
     name: str
     kind: Kind
     offset: int
     size: int
+    link: str = ""
 
 
 def members(read: Read, size: int) -> Iterator[Member]:
@@ -200,4 +203,4 @@ def _member(read: Read, at: int, header: Header, said: Said) -> Member:
             if len(block) < BLOCK:
                 raise TarDamage(f"from byte {at:,}: the file ends in the map of a sparse file")
             offset, more = offset + BLOCK, block[504]
-    return Member(name, kind, offset, size)
+    return Member(name, kind, offset, size, said.link(header) if kind is Kind.HARD_LINK else "")

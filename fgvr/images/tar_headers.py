@@ -22,7 +22,7 @@ _LENGTH: Final = re.compile(rb"(\d{1,9}) ")
 _HEAD: Final = 270
 """Bytes of a pax record that are looked at first; the keys that count have less than a hundred."""
 _SPARSE: Final = "GNU.sparse."
-_NEEDED: Final = frozenset(("path", "size", "SCHILY.realsize"))
+_NEEDED: Final = frozenset(("path", "size", "linkpath", "SCHILY.realsize"))
 BEFORE: Final = frozenset((b"L", b"K", b"x", b"X", b"g"))
 """Flags of extended headers, which describe the member that follows; X is Solaris' variant of x."""
 _MAGICS: Final = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -62,14 +62,15 @@ class TarDamage(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """A header block by itself; `size` is the value in the block, which an extended header may override.
+    """A header block by itself; an extended header may override what it says.
 
-    `name`: as `text_of` gives it.
+    `name`, and `link`, the name to which a link leads: as `text_of` gives them.
     """
 
     name: str
     flag: bytes
     size: int
+    link: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -92,7 +93,7 @@ def parse_header(block: bytes) -> Header:
     name = text_of(block[:100])
     if block[257:263] == b"ustar\0" and block[345]:
         name = f"{text_of(block[345:500])}/{name}"
-    return Header(name, block[156:157], _number(block[124:136]))
+    return Header(name, block[156:157], _number(block[124:136]), text_of(block[157:257]))
 
 
 Read = Callable[[int, int], bytes]
@@ -118,16 +119,20 @@ class Said:
     Attributes:
         long_name: from GNU tar's header.
         pax: pax records for the member's name, size and holes, including those for all members (`g`).
+        long_link: from GNU tar's header of a link.
     """
 
     long_name: str | None
     pax: dict[str, str]
+    long_link: str | None = None
 
     def take(self, read: Read, at: int, header: Header) -> None:
         """Merge the content of the extended header at byte `at`; later headers win. Raises TarDamage."""
         if header.flag == b"L":
             self.long_name = text_of(extended(read, at, header))
-        elif header.flag != b"K":  # K is the target of a link
+        elif header.flag == b"K":
+            self.long_link = text_of(extended(read, at, header)) if header.size <= MAX_EXTENDED else None
+        else:
             self.pax = {**self.pax, **pax_records(read, at, header)}
             if header.flag == b"g" and "size" in self.pax:
                 raise TarDamage(f"from byte {at:,}: a header that gives all members one size")
@@ -136,6 +141,10 @@ class Said:
         """The member's name. In its own header, Python replaces characters (`caf?.jpg`) and GNU tar cuts long names."""
         own = self.long_name if self.long_name is not None else header.name
         return self.pax.get("GNU.sparse.name") or self.pax.get("path") or own
+
+    def link(self, header: Header) -> str:
+        """The name to which a link leads."""
+        return self.pax.get("linkpath") or (header.link if self.long_link is None else self.long_link)
 
     def size(self, header: Header) -> int:
         """The size of the member's bytes in the archive; raises ValueError."""
@@ -188,9 +197,9 @@ def pax_records(read: Read, at: int, header: Header) -> dict[str, str]:
         key = raw.decode(errors="replace")
         if is_there and (key in _NEEDED or key.startswith(_SPARSE)):
             value = place + first + len(raw) + 1
-            if end - value > MAX_EXTENDED:
+            if end - value > MAX_EXTENDED and key != "linkpath":
                 raise TarDamage(f"from byte {at:,}: a pax header with a {key} of {end - value:,} bytes")
-            records[key] = read(value, end - 1 - value).decode(errors="surrogateescape")
+            records[key] = read(value, min(end - 1 - value, MAX_EXTENDED)).decode(errors="surrogateescape")
         place = end
     if place > stop or len(read(stop - 1, 1)) < 1:
         raise TarDamage(f"from byte {at:,}: the file ends in an extended header")
