@@ -113,7 +113,8 @@ def _read_local(uri: str, limits: ImageLimits) -> bytes:
             raise FileNotFoundError(uri) from None
         path, facts = other, other.stat()
     if leads_to_system(path, limits.allowed_roots):
-        raise ImageError(Reason.NOT_ALLOWED, f"{uri} is a link to a file of the system, which is no photo")
+        said = "a link to a file of the system, or to where keys are kept, unless ingest.limits.allowed_roots names it"
+        raise ImageError(Reason.NOT_ALLOWED, f"{uri} is {said}")
     if stat.S_ISREG(facts.st_mode) and facts.st_size > limits.max_bytes:
         raise ImageError(Reason.TOO_MANY_BYTES, f"{uri} has {facts.st_size:,} bytes, the limit is {limits.max_bytes:,}")
     try:
@@ -296,7 +297,7 @@ def _unidentified(data: bytes) -> ImageError:
     if kept is not None:
         return ImageError(Reason.NOT_AN_IMAGE, f"a TIFF of a kind that Pillow does not read: {kept}")
     if data.startswith(_SIGNATURES) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
-        return ImageError(Reason.CORRUPT, f"a damaged header; the file starts with {data[:16]!r}")
+        return ImageError(Reason.CORRUPT, "a damaged header")
     return ImageError(Reason.CORRUPT if heif_brand(data) in formats() else Reason.NOT_AN_IMAGE, what_it_is(data))
 
 
