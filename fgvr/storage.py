@@ -321,7 +321,15 @@ def cache_folder(name: str) -> Path:
 
 
 class NameLeadsOut(UserError, ValueError):
-    """A name in a stranger's listing that, as a local path, would lead out of its folder."""
+    """A name in a stranger's listing that cannot be that of a file below a local folder."""
+
+
+MAX_PART = 255
+"""Bytes of a file's or folder's name on all usual file systems."""
+MAX_NAME = 3_800
+"""Bytes of a whole name; a path may have 4,095, with the folder before it."""
+SHOWN = 120
+"""Characters of a name that a message shows."""
 
 
 def leads_out(name: str) -> bool:
@@ -339,13 +347,28 @@ def check_below(names: Iterable[str], uri: str | Path) -> None:
     """Raises NameLeadsOut if one of the names below `uri` could not be a file below a local folder."""
     known = set(names)
     for name in sorted(known):
+        wrong = "leads out of its folder" if leads_out(name) else _unlike_a_file(name)
         above = next((part for part in _folders_above(name) if part in known), None)
-        if leads_out(name) or above is not None:
-            what = "leads out of its folder" if above is None else f"makes a folder of {above!r}, which is a file, too"
+        if above is not None and wrong is None:
+            wrong = f"makes a folder of {above[:SHOWN]!r}, which is a file, too"
+        if wrong is not None:
+            shown = f"{name[:SHOWN]!r}{' …' if len(name) > SHOWN else ''}"
             raise NameLeadsOut(
-                f"{uri}: the name {name!r} {what}, so nothing of it was fetched. Have its owner remove it, or "
-                "use a copy without it"
+                f"{uri}: the name {shown} {wrong}, so nothing of it was fetched. Have its owner remove it, or use a "
+                "copy without it"
             )
+
+
+def _unlike_a_file(name: str) -> str | None:
+    """Why no local path can have this name; None if one can."""
+    try:
+        sizes = [len(os.fsencode(part)) for part in name.split("/")]
+    except UnicodeEncodeError:
+        return "has characters that no file's name can have"
+    if max(sizes) > MAX_PART:
+        return f"has a part of {max(sizes):,} bytes, where file systems allow {MAX_PART}"
+    whole = sum(sizes) + len(sizes) - 1
+    return f"has {whole:,} bytes, more than a path may have" if whole > MAX_NAME else None
 
 
 def _folders_above(name: str) -> Iterator[str]:
@@ -373,7 +396,8 @@ def fetch_folder(uri: str | Path, choose: Choose | None = None) -> Path:
 
     Raises:
         FileNotFoundError: there is nothing at `uri`.
-        NameLeadsOut: a wanted file's name leads out of the folder, or two of them cannot both be files.
+        NameLeadsOut: a wanted file's name leads out of the folder, or is longer than a path may be, or two of them
+            cannot both be files.
         StorageFull: the cache's disk has no room for it.
         CacheError: the cache folder cannot be written, or its limit is not a number.
     """
@@ -439,6 +463,11 @@ def _cache_errors(cache: Path, uri: str) -> Iterator[None]:
     except (StorageFull, FileNotFoundError):
         raise
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise NameLeadsOut(
+                f"{uri}: a name in it is too long for the disk of {cache.parent} ({str(error.filename)[-SHOWN:]}): set "
+                "FGVR_CACHE to a shorter folder, or to one on another disk"
+            ) from error
         if not cannot_write(error):
             raise
         if not cache.is_dir():

@@ -43,8 +43,8 @@ class ImageLimits(Part):
     allowed_roots: Annotated[tuple[str, ...], RUNTIME_ONLY] = ()
     """Folders, buckets and prefixes (/data/photos, s3://bucket/2024) that a source may refer to besides its own folder;
     rows that refer to other places fail. Empty: it depends on where the source lies. A table on this machine may name
-    any place but the system's files; one in a bucket, that bucket and web addresses; the lists and links of a data set,
-    what lies below the source's folder (docs/security.md)."""
+    any place but files of the system and of keys; one in a bucket, that bucket and web addresses; the lists and links
+    of a data set, what lies below the source's folder (docs/security.md)."""
     web: Annotated[WebPolicy, RUNTIME_ONLY] = WebPolicy()
     """Images at http:// and https:// URLs."""
 

@@ -57,6 +57,12 @@ _STARTS: Final = (
 )
 _HTML: Final = (b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<script")
 _SVG: Final = re.compile(rb"<(?:\w+:)?svg[\s>]")
+_STORE_ERRORS: Final = re.compile(
+    rb"<Code>(AccessDenied|AuthenticationFailed|AuthorizationFailure|BlobNotFound|ContainerNotFound|ExpiredToken|"
+    rb"InternalError|InvalidAccessKeyId|InvalidArgument|NoSuchBucket|NoSuchKey|PermanentRedirect|RequestTimeTooSkewed|"
+    rb"ResourceNotFound|ServerBusy|SignatureDoesNotMatch|SlowDown)</Code>"
+)
+"""Codes by which S3, Google's and Azure's stores say why there is no object."""
 _JSON: Final = re.compile(rb'[\[{]\s*(?:["{\[\]}]|$)')
 _HEIF_BRANDS: Final = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _AVIF_BRANDS: Final = {b"avif", b"avis"}
@@ -91,12 +97,15 @@ def not_read_here(endings: Iterable[str]) -> dict[str, str]:
 
 
 def what_it_is(data: bytes) -> str:
-    """Says in words what the bytes are, and what to do if known; `data` is not empty and not a readable image."""
+    """Says in words what the bytes are, and what to do if known; `data` is not empty and not a readable image.
+
+    Never quotes them: a list may name a file of keys, and these words are shown in the report.
+    """
     for look in (known_start, _in_boxes, _by_place, _markup, _text):
         words = look(data)
         if words is not None:
             return words
-    return f"no known image format; it starts with {data[:16]!r}"
+    return "no known image format"
 
 
 def heif_brand(data: bytes) -> str | None:
@@ -164,7 +173,7 @@ def _markup(data: bytes) -> str | None:
     if start.startswith((b"<?xml", b"<svg", b"<!doctype svg", b"<!--")) and _SVG.search(start):
         return "an SVG drawing, which has no pixels"
     if start.startswith((b"<?xml", b"<error")):
-        said = re.search(rb"<code>([\w.]{1,60})</code>", data[:1024], re.IGNORECASE)
+        said = _STORE_ERRORS.search(data[:1024])
         return f"an XML document{f' ({said[1].decode()})' if said else ''} (an error of an object store?)"
     return "a JSON document (an error of a web server?)" if _JSON.match(start) else None
 
@@ -176,6 +185,7 @@ def _text(data: bytes) -> str | None:
         if error.start < min(len(data), 256) - 3:  # not merely a character cut at the end
             return None
         text = data[: error.start].decode()
-    if not text.strip() or not all(char.isprintable() or char in "\r\n\t" for char in text):
-        return None
-    return f"text: {text.strip().splitlines()[0][:60]!r} …"
+    if not text.strip():
+        return "text of nothing but blanks"
+    readable = all(char.isprintable() or char in "\r\n\t" for char in text)
+    return "a text (an error message of a web server?)" if readable else None

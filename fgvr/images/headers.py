@@ -4,8 +4,8 @@ Pillow checks the size of most formats before it decodes, but only the size of t
 while opening it, makes a Python number of each entry of a TIFF, allocates as much memory as a tile or an animation
 frame claims, and joins pieces of EXIF one by one. Where a normal program writes a few items, an attacker may write
 millions: JPEG scans, each of which is a pass over the whole picture, comments, chunks, fill bytes. Format
-specifications: TIFF 6.0 and BigTIFF, GIF89a, Microsoft's ICO and BITMAPINFOHEADER, PNG (ISO 15948), JPEG (ITU-T T.81),
-netpbm's.
+specifications: GIF89a, Microsoft's ICO and BITMAPINFOHEADER, PNG (ISO 15948), JPEG (ITU-T T.81), netpbm's. TIFF and
+JPEG 2000 have modules of their own (`fgvr.images.tiff`, `fgvr.images.jpeg2000`).
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Final
 
-MAX_NUMBERS: Final = 2**20
-"""Limit for the numbers in a TIFF page's entries: offsets and sizes of its strips or tiles, palettes."""
-MAX_ENTRIES: Final = 2**16 - 1
-"""Limit for the entries of a TIFF page; only a BigTIFF could hold more, and no real one does."""
+from fgvr.images.jpeg2000 import jpeg2000_excess, jpeg2000_sizes
+from fgvr.images.tiff import TIFF, tiff_excess, tile_sizes
+
 MAX_EXIF: Final = 4 * 2**20
-"""Limit for the bytes of a JPEG's EXIF (one segment holds 64 KiB), and likewise for Photoshop's records."""
+"""Limit for the bytes of a JPEG's EXIF (one segment holds 64 KiB), an AVIF's, and likewise for Photoshop's records."""
 MAX_SCANS: Final = 100
 """Limit for the scans of a JPEG; programs write about ten."""
 MAX_SEGMENTS: Final = 20_000
@@ -38,9 +38,9 @@ MAX_IN_PYTHON: Final = 16 * 2**20
 FRAMES: Final = 16
 """How many frames or pages are searched for one that is not fully transparent."""
 
-_TIFF: Final = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
-_BYTES: Final = frozenset((1, 2, 7))  # BYTE, ASCII, UNDEFINED: kept as bytes
-_TILE: Final = {322: 0, 323: 1}
+JPEG2000: Final = (b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
+"""How JPEG 2000 begins, as a raw codestream and as a file."""
+
 _EXIF: Final = b"Exif\0\0"
 _MARKER: Final = re.compile(rb"\xff[^\0\xff\xd0-\xd7]")  # not a stuffed byte, fill byte or restart marker
 _TOKEN: Final = rb"(?:\s|#[^\r\n]*[\r\n])+[^\s#]+"
@@ -54,31 +54,23 @@ def stated_sizes(data: bytes) -> Iterator[tuple[int, int]]:
             yield from _icons(data)
         elif data[:4] == b"GIF8":
             yield from islice(_frames(data), FRAMES)
-        elif data[:4] in _TIFF:
-            for entries in islice(_pages(data), FRAMES):
-                tile = [0, 0]
-                for tag, _, _, value in entries:
-                    if tag in _TILE:
-                        tile[_TILE[tag]] = value
-                if all(tile):
-                    yield tile[0], tile[1]
+        elif data.startswith(JPEG2000):
+            yield from jpeg2000_sizes(data)
+        elif data[:4] in TIFF:
+            yield from islice(tile_sizes(data), FRAMES)
     except (struct.error, IndexError):  # the file is cut off: the decoder will report it
         return
 
 
 def excess(data: bytes) -> str | None:
     """What in a header exceeds anything that a camera or program writes; None if nothing does."""
-    if data[:2] == b"\xff\xd8":
-        return _jpeg_excess(data)
-    if data[:4] == b"GIF8":
-        return _gif_excess(data)
-    if data[:4] in _TIFF:
-        return _tiff_excess(data)
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return _png_excess(data)
-    if data[:2] == b"BM" and data[30:34] in {b"\1\0\0\0", b"\2\0\0\0"}:
-        return _slow("run-length coded BMP", data, "a plain one")
-    return _netpbm_excess(data) if data[:1] == b"P" and data[1:2] in b"123456fF" else None
+    look = next((look for starts, look in _LOOKS if data.startswith(starts)), None)
+    return None if look is None else look(data)
+
+
+def _bmp_excess(data: bytes) -> str | None:
+    coded = data[30:34] in {b"\1\0\0\0", b"\2\0\0\0"}
+    return _slow("run-length coded BMP", data, "a plain one") if coded else None
 
 
 def _netpbm_excess(data: bytes) -> str | None:
@@ -99,17 +91,6 @@ def _png_excess(data: bytes) -> str | None:
         at, chunks = at + 12 + int.from_bytes(data[at : at + 4], "big"), chunks + 1
         if chunks > MAX_CHUNKS:
             return f"a PNG of more than {MAX_CHUNKS:,} chunks"
-    return None
-
-
-def _tiff_excess(data: bytes) -> str | None:
-    with suppress(struct.error, IndexError):  # the file is cut off: the decoder will report it
-        for entries in islice(_pages(data), FRAMES):
-            if len(entries) > MAX_ENTRIES:
-                return f"a TIFF with a page of more than {MAX_ENTRIES:,} entries"
-            numbers = sum(count for _, kind, count, _ in entries if kind not in _BYTES)
-            if numbers > MAX_NUMBERS:
-                return f"a TIFF whose header has {numbers:,} numbers"
     return None
 
 
@@ -146,27 +127,6 @@ def _frames(data: bytes) -> Iterator[tuple[int, int]]:
 
 def _colours(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
-
-
-def _pages(data: bytes) -> Iterator[list[tuple[int, int, int, int]]]:
-    """(tag, type, count, value) of each page's entries; the value is a number if it is stored in the entry itself."""
-    order = _TIFF[data[:4]]
-    big = data[2:4] in {b"+\0", b"\0+"}
-    entry, counts, place, numbers = ("HHQ", "Q", "Q", 8) if big else ("HHI", "H", "I", 4)
-    (at,) = struct.unpack_from(order + place, data, 8 if big else 4)
-    seen: set[int] = set()
-    while at and at not in seen:
-        seen.add(at)
-        (number,) = struct.unpack_from(order + counts, data, at)
-        at += struct.calcsize("=" + counts)
-        found, size = [], struct.calcsize("=" + entry) + numbers
-        for _ in range(min(number, MAX_ENTRIES + 1, len(data) // size)):
-            tag, kind, count = struct.unpack_from(order + entry, data, at)
-            (value,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + size - numbers)
-            found.append((tag, kind, count, value))
-            at += size
-        yield found
-        (at,) = struct.unpack_from(order + place, data, at)
 
 
 def _jpeg_excess(data: bytes) -> str | None:
@@ -217,3 +177,15 @@ def _gif_excess(data: bytes) -> str | None:
             if pieces > MAX_COMMENTS:
                 return "comments without end before the first frame"
     return None
+
+
+_LOOKS: Final = (
+    ((b"\xff\xd8",), _jpeg_excess),
+    ((b"GIF8",), _gif_excess),
+    (tuple(TIFF), partial(tiff_excess, pages=FRAMES)),
+    ((b"\x89PNG\r\n\x1a\n",), _png_excess),
+    (JPEG2000, jpeg2000_excess),
+    ((b"BM",), _bmp_excess),
+    ((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF"), _netpbm_excess),
+)
+"""How files begin, and what looks at their headers."""

@@ -22,6 +22,8 @@ MAX_STEPS: Final = 100_000
 has about ten thousand."""
 MAX_TILES: Final = 10_000
 """Limit for the coded pictures of which one picture is made."""
+MAX_EXIF: Final = 4 * 2**20
+"""Limit for the bytes of EXIF (`fgvr.images.headers.MAX_EXIF`): Pillow may make numbers of all of it while opening."""
 FRAMES: Final = 16
 """How many frames of a track are looked at: no more of them are decoded (`fgvr.images.headers.FRAMES`)."""
 
@@ -78,6 +80,7 @@ class _File:
         self._data, self._steps = memoryview(data), 0
         self.items: defaultdict[int, _Item] = defaultdict(_Item)
         self._primary: set[int] = set()
+        self._exif: set[int] = set()
         self._works: dict[int, tuple[int, int]] = {}
         self._properties: list[tuple[bytes, bytes]] = []
         self._tracks: list[dict[bytes, bytes]] = []
@@ -98,6 +101,9 @@ class _File:
 
     def cost(self) -> Cost:
         """See `cost_of`."""
+        exif = sum(len(data) for number in self._exif for data in self.items[number].data)
+        if exif > MAX_EXIF:
+            raise CodedError(f"{exif:,} bytes of EXIF")
         sizes, pixels = list[Size](), 0
         for number in self._primary:
             pixels += self._work(number)[0]
@@ -154,6 +160,8 @@ class _File:
             return  # without a kind: nothing that could be a picture
         number, kind = struct.unpack_from(">IxxI" if body[0] > 2 else ">HxxI", body, 4)
         self.items[number].kind = kind.to_bytes(4, "big")
+        if self.items[number].kind == b"Exif":
+            self._exif.add(number)
         if self.items[number].kind == b"mime" and _compressed(body):
             raise CodedError("metadata that are compressed")
 

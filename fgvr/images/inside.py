@@ -52,7 +52,8 @@ def _member(place: TarPlace, max_bytes: int) -> bytes:
     """Reads the member and the headers before it in one request; the headers must match those that were listed."""
     if place.size > max_bytes:
         raise InsideError(Reason.TOO_MANY_BYTES, f"{place.size:,} bytes, the limit is {max_bytes:,}")
-    first = max(place.offset - (BLOCK if place.name.isascii() and len(place.name) < 100 else LEAD), 0)
+    name = place.link or place.name  # in the header before the bytes
+    first = max(place.offset - (BLOCK if name.isascii() and len(name) < 100 else LEAD), 0)
     data = read_range(place.shard, first, place.offset + place.size)
 
     def read(start: int, length: int) -> bytes:
@@ -61,14 +62,14 @@ def _member(place: TarPlace, max_bytes: int) -> bytes:
         return around.read(start, length)
 
     around = _Backwards(place.shard)
-    if not is_at(read, place.name, place.offset, place.size):
+    if not is_at(read, name, place.offset, place.size):
         raise InsideError(
             Reason.CORRUPT,
             f"{place.shard} was written anew since it was listed; another ingest.source.snapshot lists again",
         )
     found = data[place.offset - first :]
     if len(found) < place.size:
-        raise InsideError(Reason.CORRUPT, f"{place.shard} ends in the middle of {place.name}")
+        raise InsideError(Reason.CORRUPT, f"{place.shard} ends in the middle of {name}")
     return found
 
 

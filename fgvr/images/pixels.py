@@ -7,7 +7,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import Image
+
+from fgvr.images.exif import stated_orientation
 
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,10 +30,10 @@ MIN_CROP = 0.08  # smallest share of the image's area, as in CoOp and torchvisio
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 if missing or damaged."""
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        value = stated_orientation(image)
     except Exception:  # damaged metadata can raise anything; the pixels are still good
         return 1
-    return value if value in _UPRIGHT else 1
+    return value if isinstance(value, int) and value in _UPRIGHT else 1
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:

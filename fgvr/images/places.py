@@ -1,6 +1,7 @@
 """URIs of images inside container files. They hold all that a worker needs to read one image: a sample stays a URI.
 
     tar+s3://bucket/shard-000.tar#000000000051200+8124/000123.jpg     offset and size of the member, name
+    tar+s3://bucket/shard-000.tar#000000000051200+8124/9.jpg=0.jpg    a hard link to 0.jpg, whose bytes these are
     parquet+file:///data/photos.parquet#000003.000000123/5f2a91bc      row group, row in it, mark of the row group
     unlisted+file:///data/shard-007.tar#corrupt/ends%20at%20byte%2051,200   what could not be listed, and why
 
@@ -23,7 +24,7 @@ TAR: Final = "tar+"
 PARQUET: Final = "parquet+"
 UNLISTED: Final = "unlisted+"
 
-_MEMBER: Final = re.compile(r"(\d{1,18})\+(\d{1,18})/(.*)")
+_MEMBER: Final = re.compile(r"(\d{1,18})\+(\d{1,18})/([^=]*)(?:=(.*))?")
 _ROW: Final = re.compile(r"(\d{1,9})\.(\d{1,12})/([0-9a-f]{8})/(.+)")
 _FAILED: Final = re.compile(r"([a-z_]+)/(.*)")
 SHOWN: Final = 300
@@ -32,17 +33,24 @@ SHOWN: Final = 300
 
 @dataclass(frozen=True)
 class TarPlace:
-    """A tar member: its bytes are [`offset`, `offset` + `size`) of the file `shard`; `name` as in the archive."""
+    """A tar member: its bytes are [`offset`, `offset` + `size`) of the file `shard`.
+
+    Attributes:
+        name: as in the archive.
+        link: of a hard link: the name of the member to whose bytes it leads.
+    """
 
     shard: str
     offset: int
     size: int
     name: str
+    link: str = ""
 
     @property
     def uri(self) -> str:
         """The URI as it stands in the samples table."""
-        return f"{TAR}{self.shard}#{self.offset:015d}+{self.size}/{quote(self.name)}"
+        of = f"={quote(self.link)}" if self.link else ""  # in a quoted name there is no =
+        return f"{TAR}{self.shard}#{self.offset:015d}+{self.size}/{quote(self.name)}{of}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def parse(uri: str) -> Place:
     start, _, inside = uri.rpartition("#")
     kind, _, file = start.partition("+")
     if kind == "tar" and (member := _MEMBER.fullmatch(inside)) and int(member[1]) >= BLOCK:
-        return TarPlace(file, int(member[1]), int(member[2]), unquote(member[3]))
+        return TarPlace(file, int(member[1]), int(member[2]), unquote(member[3]), unquote(member[4] or ""))
     if kind == "parquet" and (row := _ROW.fullmatch(inside)):
         return ParquetPlace(file, int(row[1]), int(row[2]), row[3], unquote(row[4]))
     if kind == "unlisted" and (failed := _FAILED.fullmatch(inside)) and failed[1] in set(Reason):

@@ -23,13 +23,14 @@ from fgvr import liveness, storage, store_waits
 from fgvr.config.data import ImageLimits
 from fgvr.images.coded_sizes import CodedError
 from fgvr.images.formats import FORMATS, formats, heif_brand, known_start, unread_tiff, what_it_is
-from fgvr.images.headers import FRAMES, excess, stated_sizes
+from fgvr.images.headers import FRAMES, JPEG2000, excess, stated_sizes
 from fgvr.images.heif import Cost, cost_of
 from fgvr.images.inside import InsideError, read_inside
 from fgvr.images.lookalikes import hint, key_lookalikes, local_lookalike
 from fgvr.images.pixels import orientation, to_rgb, upright
 from fgvr.images.places import is_inside
 from fgvr.images.system_places import leads_to_system
+from fgvr.images.tiff import TIFF
 from fgvr.images.web import HttpFailure, read_url
 from fgvr.images.web_addresses import NotAllowed, shown
 from fgvr.schemas import Failure, Reason
@@ -40,11 +41,7 @@ of all tables that were computed from images (cluster/stage.py)."""
 
 __all__ = ["FORMATS", "ImageError", "decode_image", "read_image", "read_image_bytes"]
 
-_TIFF: Final = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-_SIGNATURES: Final = (
-    *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", *_TIFF),
-    *(b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51"),  # JPEG 2000, as a file and as a raw codestream
-)
+_SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", *TIFF, *JPEG2000)
 _END_OF_JPEG: Final = b"\xff\xd9"
 MAX_CODED: Final = 4
 """How many times `max_pixels` the coded pictures of an AVIF or HEIF file may have: its alpha and gain map count, too,
@@ -116,7 +113,8 @@ def _read_local(uri: str, limits: ImageLimits) -> bytes:
             raise FileNotFoundError(uri) from None
         path, facts = other, other.stat()
     if leads_to_system(path, limits.allowed_roots):
-        raise ImageError(Reason.NOT_ALLOWED, f"{uri} is a link to a file of the system, which is no photo")
+        said = "a link to a file of the system, or to where keys are kept, unless ingest.limits.allowed_roots names it"
+        raise ImageError(Reason.NOT_ALLOWED, f"{uri} is {said}")
     if stat.S_ISREG(facts.st_mode) and facts.st_size > limits.max_bytes:
         raise ImageError(Reason.TOO_MANY_BYTES, f"{uri} has {facts.st_size:,} bytes, the limit is {limits.max_bytes:,}")
     try:
@@ -295,11 +293,11 @@ def _unidentified(data: bytes) -> ImageError:
     """The error for a file of which Pillow says only that it cannot identify it."""
     if known_start(data) is not None:
         return ImageError(Reason.NOT_AN_IMAGE, what_it_is(data))
-    kept = unread_tiff(data) if data.startswith(_TIFF) else None
+    kept = unread_tiff(data) if data.startswith(tuple(TIFF)) else None
     if kept is not None:
         return ImageError(Reason.NOT_AN_IMAGE, f"a TIFF of a kind that Pillow does not read: {kept}")
     if data.startswith(_SIGNATURES) or (data.startswith(b"RIFF") and data[8:12] == b"WEBP"):
-        return ImageError(Reason.CORRUPT, f"a damaged header; the file starts with {data[:16]!r}")
+        return ImageError(Reason.CORRUPT, "a damaged header")
     return ImageError(Reason.CORRUPT if heif_brand(data) in formats() else Reason.NOT_AN_IMAGE, what_it_is(data))
 
 

@@ -22,12 +22,14 @@ from fgvr.images.tar_headers import (
     Read,
     Said,
     TarDamage,
+    begins_here,
     padded,
     parse_header,
     pax_records,
+    shown_name,
 )
 
-__all__ = ["BLOCK", "Kind", "Member", "TarDamage", "is_at", "members", "parse_header"]
+__all__ = ["BLOCK", "Kind", "Member", "TarDamage", "is_at", "members", "parse_header", "shown_name"]
 
 MAX_END: Final = 16 * 2**20
 """Bytes after an end mark that are searched for a further archive; programs pad with up to 1 MiB of zeros."""
@@ -38,12 +40,18 @@ _WITH_BYTES: Final = {Kind.FILE, Kind.SPARSE, Kind.OTHER}
 
 @dataclass(frozen=True)
 class Member:
-    """A member; `offset` and `size` locate its bytes in the archive."""
+    """A member; `offset` and `size` locate its bytes in the archive.
+
+    Attributes:
+        name: in a code page, its bytes are surrogates: `shown_name` for people and URIs.
+        link: the name of the member to which a hard link leads (`fgvr.images.tar_links`).
+    """
 
     name: str
     kind: Kind
     offset: int
     size: int
+    link: str = ""
 
 
 def members(read: Read, size: int) -> Iterator[Member]:
@@ -84,7 +92,7 @@ def members(read: Read, size: int) -> Iterator[Member]:
 
 
 def is_at(read: Read, name: str, offset: int, size: int) -> bool:
-    """Whether the bytes at an offset belong to a file of this name and size, as `members` would list it.
+    """Whether the bytes at an offset belong to a file of this name (as shown) and size, as `members` would list it.
 
     The name may stand in the header block right before the bytes, or in an extended header before that one. Those have
     any length and are searched backwards: each is a header whose content ends where the next header begins.
@@ -92,17 +100,18 @@ def is_at(read: Read, name: str, offset: int, size: int) -> bool:
     first = offset - BLOCK
     try:
         own = parse_header(read(first, BLOCK))
-        if own.flag not in FILES:
+        is_link = own.kind is Kind.HARD_LINK
+        if (is_link and (not size or begins_here(read, offset))) or not (is_link or own.flag in FILES):
             return False
-        if own.name == name and own.size == size:
-            return own.kind is Kind.FILE
+        if shown_name(own.name) == name and own.size == size:
+            return own.kind is not Kind.FOLDER
         before: list[tuple[int, Header]] = []
         for place in islice(_headers_before(read, first), MOST_BEFORE):
             before.insert(0, place)
             said = Said(None, {})
             for at, header in before:
                 said.take(read, at, header)
-            if said.name(own) == name and said.size(own) == size and not said.sparse:
+            if shown_name(said.name(own)) == name and said.size(own) == size and not said.sparse:
                 return True
         of_all = parse_header(read(0, BLOCK))
         if of_all.flag != b"g" or "path" not in pax_records(read, 0, of_all):
@@ -110,7 +119,7 @@ def is_at(read: Read, name: str, offset: int, size: int) -> bool:
     except (ValueError, TarDamage):
         return False
     return any(
-        (member.name, member.offset, member.size, member.kind) == (name, offset, size, Kind.FILE)
+        (shown_name(member.name), member.offset, member.size, member.kind) == (name, offset, size, Kind.FILE)
         for member in _up_to(read, offset, size)
     )
 
@@ -185,6 +194,8 @@ def _member(read: Read, at: int, header: Header, said: Said) -> Member:
         raise TarDamage(f"from byte {at:,}: {error}") from error
     if said.sparse:
         return Member(name, Kind.SPARSE, offset, size)
+    if kind is Kind.HARD_LINK and size and not begins_here(read, offset) and begins_here(read, offset + padded(size)):
+        kind = Kind.FILE  # pax and star may write the bytes again; others state the size of the file that is linked to
     if kind is Kind.SPARSE:  # the map of its holes continues in further blocks
         more = read(at, BLOCK)[482]
         while more:
@@ -192,4 +203,4 @@ def _member(read: Read, at: int, header: Header, said: Said) -> Member:
             if len(block) < BLOCK:
                 raise TarDamage(f"from byte {at:,}: the file ends in the map of a sparse file")
             offset, more = offset + BLOCK, block[504]
-    return Member(name, kind, offset, size)
+    return Member(name, kind, offset, size, said.link(header) if kind is Kind.HARD_LINK else "")

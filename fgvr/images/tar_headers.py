@@ -18,7 +18,11 @@ MAX_PAX: Final = 64 * 2**20
 """Limit for the bytes of a whole pax header: macOS and BSD store whole extended attributes there."""
 
 _OCTAL: Final = re.compile(rb"[ \0]*([0-7]*)[ \0]*")
-_RECORD: Final = re.compile(rb"(\d{1,9}) ([^=]{1,255})=")
+_LENGTH: Final = re.compile(rb"(\d{1,9}) ")
+_HEAD: Final = 270
+"""Bytes of a pax record that are looked at first; the keys that count have less than a hundred."""
+_SPARSE: Final = "GNU.sparse."
+_NEEDED: Final = frozenset(("path", "size", "linkpath", "SCHILY.realsize"))
 BEFORE: Final = frozenset((b"L", b"K", b"x", b"X", b"g"))
 """Flags of extended headers, which describe the member that follows; X is Solaris' variant of x."""
 _MAGICS: Final = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -58,11 +62,15 @@ class TarDamage(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """A header block by itself; `size` is the value in the block, which an extended header may override."""
+    """A header block by itself; an extended header may override what it says.
+
+    `name`, and `link`, the name to which a link leads: as `text_of` gives them.
+    """
 
     name: str
     flag: bytes
     size: int
+    link: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -85,11 +93,23 @@ def parse_header(block: bytes) -> Header:
     name = text_of(block[:100])
     if block[257:263] == b"ustar\0" and block[345]:
         name = f"{text_of(block[345:500])}/{name}"
-    return Header(name, block[156:157], _number(block[124:136]))
+    return Header(name, block[156:157], _number(block[124:136]), text_of(block[157:257]))
 
 
 Read = Callable[[int, int], bytes]
 """(start, length) → bytes, or fewer at the end of the file."""
+
+
+def begins_here(read: Read, at: int) -> bool:
+    """Whether a header or an end mark begins at a byte."""
+    block = read(at, BLOCK)
+    if len(block) == BLOCK and not block.strip(b"\0"):
+        return True
+    try:
+        parse_header(block)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass
@@ -99,16 +119,20 @@ class Said:
     Attributes:
         long_name: from GNU tar's header.
         pax: pax records for the member's name, size and holes, including those for all members (`g`).
+        long_link: from GNU tar's header of a link.
     """
 
     long_name: str | None
     pax: dict[str, str]
+    long_link: str | None = None
 
     def take(self, read: Read, at: int, header: Header) -> None:
         """Merge the content of the extended header at byte `at`; later headers win. Raises TarDamage."""
         if header.flag == b"L":
             self.long_name = text_of(extended(read, at, header))
-        elif header.flag != b"K":  # K is the target of a link
+        elif header.flag == b"K":
+            self.long_link = text_of(extended(read, at, header)) if header.size <= MAX_EXTENDED else None
+        else:
             self.pax = {**self.pax, **pax_records(read, at, header)}
             if header.flag == b"g" and "size" in self.pax:
                 raise TarDamage(f"from byte {at:,}: a header that gives all members one size")
@@ -117,6 +141,10 @@ class Said:
         """The member's name. In its own header, Python replaces characters (`caf?.jpg`) and GNU tar cuts long names."""
         own = self.long_name if self.long_name is not None else header.name
         return self.pax.get("GNU.sparse.name") or self.pax.get("path") or own
+
+    def link(self, header: Header) -> str:
+        """The name to which a link leads."""
+        return self.pax.get("linkpath") or (header.link if self.long_link is None else self.long_link)
 
     def size(self, header: Header) -> int:
         """The size of the member's bytes in the archive; raises ValueError."""
@@ -128,7 +156,7 @@ class Said:
     @property
     def sparse(self) -> bool:
         """Whether the member is stored as a sparse file, without its holes, as GNU tar and star write them."""
-        return "SCHILY.realsize" in self.pax or any(key.startswith("GNU.sparse.") for key in self.pax)
+        return "SCHILY.realsize" in self.pax or any(key.startswith(_SPARSE) for key in self.pax)
 
 
 def extended(read: Read, at: int, header: Header) -> bytes:
@@ -154,20 +182,24 @@ def pax_records(read: Read, at: int, header: Header) -> dict[str, str]:
     records: dict[str, str] = {}
     place, stop = at + BLOCK, at + BLOCK + header.size
     while place < stop:
-        head = read(place, min(stop - place, 270))
+        head = read(place, min(stop - place, _HEAD))
         if not head:
             raise TarDamage(f"from byte {at:,}: the file ends in an extended header")
         if not head[0]:
             break
-        record = _RECORD.match(head)
-        end = place + int(record[1]) if record else 0
-        if record is None or end > stop or end <= place + record.end() or read(end - 1, 1) != b"\n":
+        length = _LENGTH.match(head)
+        end = place + int(length[1]) if length else 0
+        first = length.end() if length else 0
+        raw, is_there, _ = head[first : max(end - place, 0)].partition(b"=")
+        is_long = end - place > len(head)  # its key may be, too: then it is none of those that count
+        if end > stop or end <= place + first or not (is_there or is_long) or read(end - 1, 1) != b"\n":
             raise TarDamage(f"from byte {at:,}: a broken pax header")
-        key = record[2].decode(errors="replace")
-        if key in {"path", "size", "SCHILY.realsize"} or key.startswith("GNU.sparse."):
-            if end - place > MAX_EXTENDED:
-                raise TarDamage(f"from byte {at:,}: a pax header with a {key} of {end - place:,} bytes")
-            records[key] = read(place + record.end(), end - 1 - place - record.end()).decode(errors="replace")
+        key = raw.decode(errors="replace")
+        if is_there and (key in _NEEDED or key.startswith(_SPARSE)):
+            value = place + first + len(raw) + 1
+            if end - value > MAX_EXTENDED and key != "linkpath":
+                raise TarDamage(f"from byte {at:,}: a pax header with a {key} of {end - value:,} bytes")
+            records[key] = read(value, min(end - 1 - value, MAX_EXTENDED)).decode(errors="surrogateescape")
         place = end
     if place > stop or len(read(stop - 1, 1)) < 1:
         raise TarDamage(f"from byte {at:,}: the file ends in an extended header")
@@ -193,5 +225,10 @@ def padded(size: int) -> int:
 
 
 def text_of(field: bytes) -> str:
-    """A name up to the first zero byte; bytes that are not UTF-8 become replacement characters."""
-    return field.partition(b"\0")[0].decode(errors="replace")
+    """A name up to the first zero byte; bytes that are not UTF-8 become surrogates, so that names stay distinct."""
+    return field.partition(b"\0")[0].decode(errors="surrogateescape")
+
+
+def shown_name(name: str) -> str:
+    """A name as people are shown it, and as URIs hold it: replacement characters for bytes that are not UTF-8."""
+    return name if name.isascii() else name.encode(errors="surrogateescape").decode(errors="replace")

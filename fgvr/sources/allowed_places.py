@@ -2,9 +2,10 @@
 
 Without `ingest.limits.allowed_roots` the source's own place decides, since it tells who could write there. A table on
 this machine's disks was put there by its owner, who may name files, buckets and web addresses in it, but no system's
-files. A table in a bucket may name that bucket and web addresses; one at a web address, web addresses. What a public
-data set's lists name lies below its folder, and links lead nowhere else. With `allowed_roots` all of them may name
-what is below their own folder or one of the roots. Web addresses have rules of their own (`ingest.limits.web`).
+files, and none of those that tools hide in home folders. A table in a bucket may name that bucket and web addresses;
+one at a web address, web addresses. What a public data set's lists name lies below its folder, and links lead nowhere
+else. With `allowed_roots` all of them may name what is below their own folder or one of the roots. Web addresses have
+rules of their own (`ingest.limits.web`).
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ import pyarrow.compute as pc
 
 from fgvr import storage
 from fgvr.images.places import Unlisted, file_of
-from fgvr.images.system_places import KEYS, is_system_place
+from fgvr.images.system_places import HIDDEN, KEYS, is_system_place
 from fgvr.schemas import Reason
 
 _INSIDE: Final = re.compile(r"(?:tar|parquet|unlisted)\+")
 _WEB: Final = r"(?i)^https?://"
-_ODD: Final = rf"^/(?:proc|sys|etc|boot|dev)(?:/|$)|{KEYS}|^(?:tar|parquet|unlisted)\+|^(?i:file)://|^/.*[%\\]"
+_ODD: Final = rf"^/(?:proc|sys|etc|boot|dev)(?:/|$)|{KEYS}|{HIDDEN}|^(?:tar|parquet|unlisted)\+|^(?i:file)://|^/.*[%\\]"
 """Paths that need a closer check; Arrow expressions have no look-ahead."""
 _UP: Final = r"/\.{1,2}(?:/|$)"
 """Parts of a key that mean another place wherever paths are normalised."""
@@ -55,10 +56,15 @@ class AllowedPlaces:
     local_elsewhere: int = 0
     remote: int = 0
     _prefixes: tuple[str, ...] = field(init=False, repr=False)
+    _own: str = field(init=False, repr=False)
+    _own_is_system: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         own = self.own if storage.is_local(self.own) else _bucket(self.own)
         self._prefixes = tuple(_root(place) for place in (own, *self.roots) if place)
+        # A list in a hidden folder may name what is there; one in ~ may not name ~/.ssh, although that is below it.
+        self._own = _root(own) if own else ""
+        self._own_is_system = storage.is_local(self.own) and is_system_place(self._own)
 
     @property
     def anywhere(self) -> bool:
@@ -93,7 +99,7 @@ class AllowedPlaces:
 
     def _allows_local(self, path: str) -> bool:
         if self.anywhere:
-            return self._below(path) or not is_system_place(path)
+            return not is_system_place(path) or (self._own_is_system and self._below(path))
         return self.allows_path(path)
 
     def allows_path(self, path: str) -> bool:
@@ -102,7 +108,10 @@ class AllowedPlaces:
         real = os.path.join(_real(folder), name)  # noqa: PTH118  # names that are not UTF-8, and millions of them
         if os.path.islink(real):  # noqa: PTH114
             real = os.path.realpath(real)
-        return any(_is_below(real, _real(prefix)) for prefix in self._prefixes if storage.is_local(prefix))
+        roots = [prefix for prefix in self._prefixes if storage.is_local(prefix) and _is_below(real, _real(prefix))]
+        if roots == [self._own] and not self._own_is_system:
+            return not is_system_place(real)
+        return bool(roots)
 
     def remarks(self) -> list[str]:
         """Notes for a reader of the results; available when everything was checked."""
@@ -133,7 +142,8 @@ class AllowedPlaces:
         self.remote += pc.sum(remote).as_py() or 0
         self.local_elsewhere += pc.sum(pc.and_(local, pc.invert(below))).as_py() or 0
         if self.anywhere:
-            fine = pc.or_(web, pc.or_(below, pc.invert(pc.match_substring_regex(uris, _ODD))))
+            fine = pc.or_(web, pc.invert(pc.match_substring_regex(uris, _ODD)))
+            fine = pc.or_(fine, below) if self._own_is_system else fine
         else:
             # Local files are checked one by one, since links may lead elsewhere.
             plain = pc.invert(pc.match_substring_regex(uris, _UP))
@@ -146,6 +156,12 @@ class AllowedPlaces:
     def _refuse(self, uri: str) -> str:
         self.refused += 1
         self.first_refused = self.first_refused or uri[:SHOWN]
+        if self.anywhere:
+            detail = (
+                f"{uri[:SHOWN]} is a file of the system, or hidden where keys are kept; "
+                "ingest.limits.allowed_roots can name its folder, and then every other one of this list"
+            )
+            return Unlisted(file_of(self.source), Reason.NOT_ALLOWED, detail).uri
         return refused_uri(self.source, uri, self.own if storage.is_local(self.own) else _bucket(self.own))
 
 

@@ -160,8 +160,8 @@ def _is_new_tree(link: Path, trees: list[Path]) -> bool:
 
 
 def _text(name: str) -> str:
-    """A folder's name as text; bytes that are not UTF-8 become replacement characters."""
-    return os.fsencode(name).decode(errors="replace")
+    r"""A folder's name as text; bytes that are not UTF-8 become `\xe4`, so that two folders stay two classes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _walk_remote(path: str, left_out: LeftOutNames) -> Iterator[Found]:

@@ -1,23 +1,28 @@
 """WebDataset: images in tars, with members of the same key beside them. Members are located, nothing is extracted.
 
-An image that is a link, a device, a pipe or a sparse file becomes a row that fails with a reason; folders and hidden
-members become no rows; whatever becomes no row is counted. A member's name is shown to people and gives the key for
-its class; it is never used as a path.
+An image that is a symbolic link, a device, a pipe or a sparse file becomes a row that fails with a reason; a hard link
+has the bytes of the earlier member to which it leads, or fails. Folders and hidden members become no rows; whatever
+becomes no row is counted. A member's name is shown to people, and its bytes give the key for its class; it is never
+used as a path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
+from unicodedata import normalize
 
 import pyarrow as pa
 
 from fgvr import storage
 from fgvr.config.data import WebDatasetSource
-from fgvr.images.parquet import Window
+from fgvr.images.parquet import Window, read_range
 from fgvr.images.places import TarPlace, Unlisted
-from fgvr.images.tar import Kind, Member, TarDamage, members
+from fgvr.images.tar import Kind, Member, TarDamage, members, shown_name
+from fgvr.images.tar_headers import Read
+from fgvr.images.tar_links import links_followed
 from fgvr.json_text import read_json
 from fgvr.names.spelling import one_form
 from fgvr.schemas import Reason
@@ -32,6 +37,8 @@ MAX_LABEL_BYTES: Final = 64 * 2**10
 """A class member longer than this is ignored."""
 MOST_KEYS: Final = 1000
 """How many keys of JSON members are remembered, for the message that none of them is the class key."""
+MOST_LINKED: Final = 256
+"""How many members that give classes to hard links are kept: equal labels are often links to one of them."""
 MAX_GROUP: Final = 1000
 """How many images of one key may wait for their class, or classes for their images."""
 
@@ -105,7 +112,8 @@ class TarLister:
         window = Window(shard.uri)
         damage: TarDamage | OSError | None = None
         unlisted = UnlistedMembers(self._source.exclude)
-        walk = members(window.read, window.size)
+        linked = lru_cache(MOST_LINKED)(lambda start, length: read_range(shard.uri, start, start + length))
+        walk = links_followed(members(window.read, window.size))
         while True:
             try:
                 member = next(walk, None)
@@ -125,9 +133,9 @@ class TarLister:
                 rows.group.images.append((_place(shard, member), stem))
                 unlisted.image(key)
             elif kind == _CLASS:
-                rows.group.classes[stem] = self._class(window, member)
+                rows.group.classes[stem] = self._class(window.read, linked, member)
             else:
-                unlisted.other(key, name)
+                unlisted.other(key, shown_name(name))
         self._omissions.add(unlisted.end())
         rows.end_group("", "")
         yield rows.taken()
@@ -152,11 +160,12 @@ class TarLister:
         return said
 
     def _parts(self, name: str) -> tuple[str, str, str]:
-        """(key, stem, ending) of a non-hidden member, from its name.
+        """(key, stem, kind) of a non-hidden member, from its name, in Unicode's composed form: macOS has another.
 
         A key ends at the first dot of a name. A stem ends where a known ending begins, which distinguishes v1.00.jpg
         from v1.01.jpg, two samples with the same key.
         """
+        name = normalize("NFC", name)
         folder, slash, base = name.rpartition("/")
         start, dot, _ = base.partition(".")
         key = f"{folder}{slash}{start}"
@@ -187,11 +196,11 @@ class TarLister:
         self._with_key += 1
         return found
 
-    def _class(self, window: Window, member: Member) -> str | None:
+    def _class(self, read: Read, linked: Read, member: Member) -> str | None:
         if member.kind is not Kind.FILE or member.size > MAX_LABEL_BYTES:
             return None
         try:
-            text = decoded(window.read(member.offset, member.size)).strip()
+            text = decoded((linked if member.link else read)(member.offset, member.size)).strip()
             if self._source.class_from == "json":
                 text = _json_text(self._keyed(read_json(text)))
             if self._names is not None and (self._source.class_from == "cls" or text.isdigit()):
@@ -265,8 +274,11 @@ def _json_text(value: object) -> str:
 
 def _place(shard: Shard, member: Member) -> str:
     if member.kind is Kind.FILE:
-        return TarPlace(shard.uri, member.offset, member.size, member.name).uri
-    detail = f"{member.kind.value} in an archive is not read: {member.name} before byte {member.offset:,}"
+        return TarPlace(shard.uri, member.offset, member.size, shown_name(member.name), shown_name(member.link)).uri
+    name = shown_name(member.name)
+    detail = f"{member.kind.value} in an archive is not read: {name} before byte {member.offset:,}"
+    if member.kind is Kind.HARD_LINK:
+        detail += f"; no file before it is called {shown_name(member.link)}"
     return Unlisted(shard.uri, Reason.UNREADABLE, detail).uri
 
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fgvr import storage
+from fgvr.errors import UserError
 
 
 @pytest.fixture
@@ -348,6 +349,41 @@ def test_no_name_of_a_listing_leaves_its_folder(
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
     # What is not wanted of a folder does not keep the rest from being fetched.
     assert (storage.fetch_folder(memory, lambda _: ["config.json"]) / "config.json").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("a" * 300 + ".bin", "has a part of 304 bytes, where file systems allow 255"),
+        ("deep/" + "ü" * 128, "has a part of 256 bytes"),
+        ("/".join(["d" * 200] * 30), "has 6,029 bytes, more than a path may have"),
+        ("a/caf\ud800", "has characters that no file's name can have"),
+    ],
+)
+def test_a_key_that_no_path_can_hold_is_named(
+    key: str, words: str, memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FGVR_CACHE", str(tmp_path))
+    storage.write_bytes(storage.join(memory, "config.json"), b"{}")
+    storage.write_bytes(storage.join(memory, key), b"x")
+    with pytest.raises(UserError, match=rf"the name '{key[:5]}.* {words}.*, so nothing of it was fetched") as caught:
+        storage.fetch_folder(memory)
+    assert len(str(caught.value)) < 500
+    assert (storage.fetch_folder(memory, lambda _: ["config.json"]) / "config.json").read_bytes() == b"{}"
+
+
+def test_the_longest_names_are_fetched_and_a_cache_that_has_no_room_for_them_is_told(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FGVR_CACHE", str(tmp_path))
+    key = "/".join(["d" * 255] * 14)
+    storage.write_bytes(storage.join(memory, key), b"x")
+    assert (storage.fetch_folder(memory) / key).read_bytes() == b"x"
+    monkeypatch.setenv("FGVR_CACHE", str(tmp_path.joinpath(*["c" * 200] * 3)))
+    with pytest.raises(
+        UserError, match=r"memory://.*: a name in it is too long for the disk of .*set FGVR_CACHE to a s"
+    ):
+        storage.fetch_folder(memory)
 
 
 def test_usual_names_of_a_listing_stay() -> None:

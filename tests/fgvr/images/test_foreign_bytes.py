@@ -72,9 +72,10 @@ def numpy_array() -> bytes:
         (b'<?xml version="1.0"?>\n<!-- Inkscape --><svg xmlns="http://www.w3.org/2000/svg">', "an SVG drawing"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "an XML document (AccessDenied)"),
         (b'{"message": "rate limit"}', "a JSON document"),
-        (b"Not Found", "text: 'Not Found'"),
-        ("größe".encode() * 60, "text: 'größegröße"),
-        (b"\x8e\x11 no such format \x00\x01", "no known image format; it starts with"),
+        (b"Not Found", "a text (an error message of a web server?)"),
+        ("größe".encode() * 60, "a text (an error"),
+        (b" \r\n\t ", "text of nothing but blanks"),
+        (b"\x8e\x11 no such format \x00\x01", "no known image format"),
     ],
 )
 def test_what_people_are_told(data, words, without_heif):
@@ -83,6 +84,20 @@ def test_what_people_are_told(data, words, without_heif):
     assert caught.value.reason is Reason.NOT_AN_IMAGE
     assert words in caught.value.detail
     assert caught.value.detail.isprintable()
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"\xef\xbb\xbf", b"<?xml version='1.0'?><Code>", b"<html>", b"[", b"\x00", b"\xff"]
+)
+@pytest.mark.parametrize(
+    "secret", [b"caac2e8c07d14f0b", b"hunter2", b"AKIAIOSFODNN7EXAMPLE", b'{"key": "0123456789abcdef"}']
+)
+def test_what_is_no_image_is_never_quoted(start, secret, without_heif):
+    """The row's error is shown in the report, and a list may name a file of keys."""
+    for data in (start + secret, start + secret + b"</Code>", start + secret * 40):
+        with pytest.raises(ImageError) as caught:
+            decode_image(data, LIMITS)
+        assert not any(secret[at : at + 4].decode() in caught.value.detail for at in range(len(secret) - 3))
 
 
 def test_any_start_of_any_of_them_is_told_something(without_heif):

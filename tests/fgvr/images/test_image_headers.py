@@ -1,6 +1,7 @@
 """Files of a few kilobytes that claim gigabytes, or hours: refused by their headers, and no decoder asked."""
 
 import io
+import itertools
 import struct
 import zlib
 
@@ -9,6 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from fgvr.config.data import ImageLimits
 from fgvr.images.headers import excess, stated_sizes
+from fgvr.images.jpeg2000 import Picture, Style
 from fgvr.images.read import ImageError, decode_image
 from fgvr.schemas import Reason
 
@@ -75,6 +77,7 @@ TOO_LARGE = {
     "tile": tiff(*grey((322, 4, 1, 32_768), (323, 4, 1, 32_768), (324, 4, 1, 8), (325, 4, 1, 9))),
     "tile of a Mac": tiff(*grey((322, 3, 1, 2000), (323, 3, 1, 2000), (324, 4, 1, 8), (325, 4, 1, 9)), order=">"),
     "tile of a BigTIFF": tiff(*grey((322, 4, 1, 2000), (323, 4, 1, 2000), (324, 4, 1, 8), (325, 4, 1, 9)), big=True),
+    "tile of eight bytes": tiff(*grey((322, 16, 1, 2000), (323, 16, 1, 2000)), order=">", big=True),
 }
 STRIPS = 2**20 + 1
 EXCESS = {
@@ -83,6 +86,14 @@ EXCESS = {
     "fractions": tiff(*grey((700, 5, STRIPS, 8)), order=">"),
     "BigTIFF": tiff(*grey((273, 16, 2**40, 8)), big=True),
     "many entries": tiff(*grey(*((1000 + n, 4, 2000, 8) for n in range(600)))),
+    "in a wrong order": b"MM*\0" + tiff(*grey((273, 4, STRIPS, 8)), order=">")[4:],
+    "in the other wrong order": b"II\0*" + tiff(*grey((273, 4, STRIPS, 8)))[4:],
+    "no BigTIFF to Pillow": b"MM\0+" + tiff(*grey((273, 4, STRIPS, 8)), order=">")[4:],
+    "a directory that is cut off": tiff(*grey((273, 4, STRIPS, 8)))[:-5].replace(b"\x07\0", b"\xff\0", 1),
+    "EXIF of a page": tiff(*grey((34665, 4, 1, 8 + 2 + 7 * 12 + 4)), data=tiff((37121, 3, STRIPS, 8))[8:]),
+    "place of a BigTIFF": tiff(
+        *grey((34853, 16, 1, 16 + 8 + 7 * 20 + 8)), big=True, data=tiff((7, 5, STRIPS, 8), big=True)[16:]
+    ),
 }
 
 
@@ -115,6 +126,15 @@ def test_exif_in_a_thousand_pieces(no_decoder):
     with pytest.raises(ImageError, match="bytes of EXIF"):
         decode_image(jpeg[:2] + piece * 65 + jpeg[2:], LIMITS)
     assert excess(jpeg[:2] + b"\xff" + piece * 3 + jpeg[2:]) is None
+
+
+def test_exif_of_an_avif_is_bounded(no_decoder):
+    """Pillow makes Python's numbers of all of it while it opens the file, if the picture is turned."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x9000] = 6, b"x" * 5_000_000
+    with pytest.raises(ImageError, match=r"AVIF, with 5,000,0\d\d bytes of EXIF") as caught:
+        decode_image(saved(Image.new("RGB", (16, 16)), "AVIF", exif=exif), LIMITS)
+    assert caught.value.reason is Reason.CORRUPT
 
 
 def jpeg_of_scans(scans: int) -> bytes:
@@ -224,3 +244,131 @@ def test_pages_of_millions_of_entries(no_decoder):
         decode_image(tiff(*grey(), *many, big=True), LIMITS)
     assert caught.value.reason == Reason.CORRUPT
     assert excess(tiff(*grey(), *many[:60_000], big=True)) is None
+
+
+def jpeg2000(width: int = 1000, height: int = 1000, **more: object) -> bytes:
+    """A raw codestream, written from ITU-T T.800, annex A, whose only tile part holds nothing but zeros.
+
+    `tile`: its sides. `style` and `of_tile`: segments COD or COC of the main header, and of the tile's.
+    """
+    siz = struct.pack(">H8IH", 0, width, height, 0, 0, *more.get("tile", (width, height)), 0, 0, 1) + bytes([7, 1, 1])
+    head = b"\xff\x4f" + segment(0x51, siz) + more.get("style", cod()) + segment(0x5C, b"\x40" + b"\x40" * 97)
+    of_tile = more.get("of_tile", b"")
+    start = segment(0x90, struct.pack(">HIBB", 0, 14 + len(of_tile) + 64, 0, 1))
+    return head + start + of_tile + b"\xff\x93" + bytes(64) + b"\xff\xd9"
+
+
+def coding(block: int, precincts: tuple[int, ...], levels: int) -> bytes:
+    return bytes([levels, block, block, 0, 1, *precincts])
+
+
+def cod(block: int = 4, precincts: tuple[int, ...] = (), layers: int = 1, levels: int = 0) -> bytes:
+    return segment(0x52, struct.pack(">BBHB", bool(precincts), 0, layers, 0) + coding(block, precincts, levels))
+
+
+def coc(block: int = 4, precincts: tuple[int, ...] = (), levels: int = 0) -> bytes:
+    return segment(0x53, bytes([0, bool(precincts)]) + coding(block, precincts, levels))
+
+
+def jp2(code: bytes, width: int, height: int) -> bytes:
+    """The codestream in a file whose box states a size of its own."""
+
+    def box(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", 8 + len(data)) + kind + data
+
+    picture = box(b"ihdr", struct.pack(">IIHBBBB", height, width, 1, 7, 7, 0, 0))
+    colours = box(b"colr", b"\1\0\0" + struct.pack(">I", 17))
+    start = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 " + bytes(4) + b"jp2 ")
+    return start + box(b"jp2h", picture + colours) + box(b"jp2c", code)
+
+
+ONE_PIXEL = cod(precincts=(0,))
+IN_PIECES = {
+    "precincts of a pixel": jpeg2000(style=ONE_PIXEL),
+    "in a box": jp2(jpeg2000(style=ONE_PIXEL), 1000, 1000),
+    "of two resolutions": jpeg2000(style=cod(precincts=(0, 0x11), levels=1)),
+    "of a component": jpeg2000(style=cod() + coc(precincts=(0,))),
+    "of a tile": jpeg2000(of_tile=ONE_PIXEL),
+    "of a tile's component": jpeg2000(of_tile=coc(precincts=(0,))),
+    "behind a marker that nobody knows": jpeg2000(style=cod() + b"\xff\x30\0\x40" + ONE_PIXEL),
+    "blocks of 16 pixels": jpeg2000(2500, 2500, style=cod(block=0)),
+    "tiles of a pixel": jpeg2000(200, 200, tile=(1, 1)),
+    "layers": jpeg2000(style=cod(precincts=(0x55,), layers=65_535)),
+    "markers": jpeg2000(style=cod() * 70_000),
+    "ways": jpeg2000(style=b"".join(cod(layers=layers, levels=layers) for layers in range(1, 30))),
+}
+
+
+@pytest.mark.parametrize("name", IN_PIECES)
+def test_a_jpeg_2000_of_a_million_pieces(name, no_decoder):
+    """OpenJPEG allocates 550 bytes for each of them before it looks at any data."""
+    with pytest.raises(ImageError, match="more than a header needs: a JPEG 2000") as caught:
+        decode_image(IN_PIECES[name], ImageLimits())
+    assert caught.value.reason is Reason.CORRUPT
+
+
+def test_a_jpeg_2000_larger_than_its_box_says(no_decoder):
+    with pytest.raises(ImageError, match=r"20000 × 20000 pixels in a frame") as caught:
+        decode_image(jp2(jpeg2000(20_000, 20_000), 64, 64), ImageLimits())
+    assert caught.value.reason is Reason.TOO_MANY_PIXELS
+
+
+def test_pieces_of_a_jpeg_2000_as_the_standard_counts_them():
+    """Against every sample's precinct and code block: B.5 to B.7, with a grid, tiles and samples that do not align."""
+    picture = Picture((5, 70, 3, 17), (2, 41, 0, 23), ((1, 1), (2, 3)))
+    style = Style((3, 2), ((2, 1), (3, 3), (4, 2)))
+    precincts, blocks = set(), set()
+    for number, (dx, dy) in enumerate(picture.components):
+        for x, y in itertools.product(range(-(-5 // dx), -(-70 // dx)), range(-(-2 // dy), -(-41 // dy))):
+            tile = (number, (x * dx - 3) // 17, y * dy // 23)
+            # A sample at an odd place of a level is the first of a band of high frequencies (B-15), at an even place it
+            # goes on to the next level.
+            for resolution in (2, 1, 0):
+                ppx, ppy = style.precincts[resolution]
+                precincts.add((tile, resolution, x >> ppx, y >> ppy))
+                band = (x & 1, y & 1) if resolution else (0, 0)
+                low = 1 if resolution else 0
+                if band != (0, 0) or not resolution:
+                    cell = x >> low, y >> low
+                    block = cell[0] >> min(3, ppx - low), cell[1] >> min(2, ppy - low)
+                    blocks.add((tile, resolution, band, *block))
+                    break
+                x, y = x // 2, y // 2  # noqa: PLW2901
+    found, pieces = picture.precincts_and_blocks(style)
+    of_bands = sum(3 if resolution else 1 for _, resolution, *_ in precincts)
+    assert (found, pieces) == (len(precincts), of_bands + len(blocks))
+    assert picture.tiles == 4 * 2
+    assert picture.samples == 65 * 39 + 33 * 13
+
+
+PHOTO = Image.effect_noise((600, 500), 60).convert("RGB")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({}, {"irreversible": True}, {"num_resolutions": 1}, {"num_resolutions": 9}, {"no_jp2": True}),
+        {"tile_size": (64, 64)},
+        {"tile_size": (256, 256), "offset": (20, 30), "tile_offset": (10, 10)},
+        {"precinct_size": (256, 256), "codeblock_size": (64, 64), "progression": "RPCL"},
+        {"precinct_size": (128, 128), "codeblock_size": (32, 32), "quality_layers": [*range(100, 0, -4)]},
+        {"codeblock_size": (8, 8)},
+    ],
+)
+def test_a_jpeg_2000_as_programs_write_it(options):
+    data = saved(PHOTO, "JPEG2000", **options)
+    assert excess(data) is None
+    assert list(stated_sizes(data)) == [(600, 500)]
+    assert decode_image(data, LIMITS).size == (600, 500)
+
+
+def test_a_large_jpeg_2000_of_archives(no_decoder):
+    """Tiles, precincts and layers of the profiles that libraries use: 25 layers, tiles of 1,024, precincts of 256."""
+    usual = cod(block=4, precincts=(0x77, 0x77, 0x88, 0x88, 0x88, 0x88), layers=25, levels=5)
+    for data in (
+        jpeg2000(10_000, 10_000, style=usual),
+        jpeg2000(10_000, 10_000, style=usual, tile=(1024, 1024)),
+        jpeg2000(10_000, 10_000, style=cod(block=3, levels=5, layers=12), tile=(256, 256)),
+        jpeg2000(10_000, 10_000, style=usual) + bytes(range(256)) * 1000,
+    ):
+        assert excess(data) is None

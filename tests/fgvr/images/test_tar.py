@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from fgvr.images.tar import Kind, Member, TarDamage, members, parse_header
+from fgvr.images.tar import Kind, Member, TarDamage, members, parse_header, shown_name
 
 
 def walk(data: bytes) -> list[Member]:
@@ -168,7 +168,7 @@ def test_checksums_of_old_programs():
     header = bytearray(block("café.jpg".encode("latin-1")))
     signed = sum(header[:148]) + 8 * 32 + sum(header[156:]) - 256
     header[148:156] = b"%06o\0 " % signed
-    assert parse_header(bytes(header)).name == "caf�.jpg"
+    assert shown_name(parse_header(bytes(header)).name) == "caf�.jpg"
 
 
 def test_random_damage_raises_nothing_else():

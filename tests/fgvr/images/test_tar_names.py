@@ -11,7 +11,7 @@ import pytest
 from fgvr.config.data import WebDatasetSource
 from fgvr.images.inside import InsideError, read_inside
 from fgvr.images.places import TarPlace, file_of
-from fgvr.images.tar import Kind, Member, TarDamage, members
+from fgvr.images.tar import Kind, Member, TarDamage, members, shown_name
 from fgvr.schemas import Reason
 from fgvr.sources.source import read_source
 
@@ -79,8 +79,8 @@ def read_back(path: Path, archive: bytes) -> list[tuple[str, bytes]]:
     """Every file that is listed, read by its URI."""
     path.write_bytes(archive)
     files = [member for member in walk(archive) if member.kind is Kind.FILE]
-    uris = [TarPlace(file_of(str(path)), member.offset, member.size, member.name).uri for member in files]
-    return [(member.name, read_inside(uri, 10**6)) for member, uri in zip(files, uris, strict=True)]
+    uris = [TarPlace(file_of(str(path)), member.offset, member.size, shown_name(member.name)).uri for member in files]
+    return [(shown_name(member.name), read_inside(uri, 10**6)) for member, uri in zip(files, uris, strict=True)]
 
 
 def python_tar(kind: int, names=NAMES, **options) -> tuple[bytes, list[tuple[str, bytes]]]:
@@ -198,6 +198,53 @@ def test_sparse_files_are_no_photos():
     ]
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "SCHILY.xattr.user." + "k" * 238,
+        "LIBARCHIVE.xattr.user." + "k" * 3_000,
+        "SCHILY.xattr.user.a=b",
+        "path" + "x" * 5_000,
+    ],
+)
+def test_attributes_of_long_names(tmp_path, key):
+    """Linux allows names of 255 bytes, and the key is longer than the name."""
+    archive = pax((key, b"v" * 600), ("path", "Möwe.jpg".encode())) + block(b"M?we.jpg", 1) + padded(b"m")
+    archive += block(b"b.jpg", 1) + padded(b"b") + END
+    assert read_back(tmp_path / "a.tar", archive) == [("Möwe.jpg", b"m"), ("b.jpg", b"b")]
+
+
+def test_a_record_without_a_key_is_damage():
+    with pytest.raises(TarDamage, match="a broken pax header"):
+        walk(block(b"x", 8, b"x") + padded(b"8 path \n") + block(b"a.jpg", 1) + padded(b"a") + END)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_hard_links_with_bytes_and_without(tmp_path, long):
+    """`pax -o linkdata` and star write the bytes again; other programs write no bytes, but some state a size."""
+    name = "link" * 30 + ".jpg" if long else "b.jpg"
+    before = pax(("path", name.encode())) if long else b""
+    data = b"photo" * 200
+    a, c = block(b"a.jpg", len(data)) + padded(data), block(b"c.jpg", 1) + padded(b"c")
+    link = before + block(b"cut" if long else b"b.jpg", len(data), b"1")
+    assert read_back(tmp_path / "a.tar", a + link + padded(data) + c + END) == [
+        ("a.jpg", data),
+        (name, data),
+        ("c.jpg", b"c"),
+    ]
+    for last in (END, c + END):
+        kinds = [(member.name, member.kind) for member in walk(a + link + last)]
+        assert kinds[:2] == [("a.jpg", Kind.FILE), (name, Kind.HARD_LINK)]
+    assert walk(a + link + padded(data) + END)[1].kind is Kind.FILE
+    with pytest.raises(TarDamage, match="no header is here"):
+        walk(a + link + padded(b"x") + c + END)
+    # Written anew, without the link's bytes: what lies there now is another member.
+    place = walk(a + link + padded(data) + c + END)[1]
+    (tmp_path / "a.tar").write_bytes(a + link + c + padded(data) + END)
+    with pytest.raises(InsideError, match="was written anew"):
+        read_inside(TarPlace(file_of(str(tmp_path / "a.tar")), place.offset, place.size, name).uri, 10**6)
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "café.jpg", "n" * 150 + ".jpg"])
 def test_an_archive_that_was_written_anew_is_noticed(tmp_path, name):
     """Another name, another size, or other bytes at the place of the listed ones: never another photo's bytes."""
@@ -205,7 +252,7 @@ def test_an_archive_that_was_written_anew_is_noticed(tmp_path, name):
     archive, _ = python_tar(tarfile.PAX_FORMAT, (name,))
     path.write_bytes(archive)
     member = walk(archive)[0]
-    uri = TarPlace(file_of(str(path)), member.offset, member.size, member.name).uri
+    uri = TarPlace(file_of(str(path)), member.offset, member.size, shown_name(member.name)).uri
     assert read_inside(uri, 10**6) == bytes(10)
     for other in ("b.jpg", "cafè.jpg", "n" * 151 + ".jpg", "m" + "n" * 149 + ".jpg"):
         path.write_bytes(python_tar(tarfile.PAX_FORMAT, (other,))[0])

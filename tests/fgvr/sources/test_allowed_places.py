@@ -60,14 +60,18 @@ def test_a_persons_own_table_names_what_he_likes(tmp_path):
     # Where files of this machine stand beside other people's addresses, somebody may have slipped them in.
     assert any("6 rows" in remark and "allowed_roots" in remark for remark in remarks), remarks
     assert listed(str(tmp_path / "lists/local.csv"), uris[:5])[1] == []
-    odd = ["/data/100%.jpg", "/data/M%C3%BCsli.jpg", "/data/a\\b.jpg"]
-    assert len(listed(str(tmp_path / "lists/odd.csv"), odd)[0]) == 3
+    odd = ["/data/100%.jpg", "/data/M%C3%BCsli.jpg", "/data/a\\b.jpg", "/home/x/.fastai/data/pets/a.jpg"]
+    assert len(listed(str(tmp_path / "lists/odd.csv"), odd)[0]) == 4
+    hidden = ["/home/x/.photos/a.jpg"]
+    assert listed(str(tmp_path / "lists/hidden.csv"), hidden)[0] == []
+    assert listed(str(tmp_path / "lists/hidden.csv"), hidden, ("/home/x/.photos",))[0] == hidden
 
 
 @pytest.mark.parametrize(
     "uri",
     [
         *("/etc/passwd", "/proc/self/environ", "/sys/kernel/x.png", "/dev/zero", "/dev/sda", "/boot/x.jpg", "/dev/x"),
+        *("/home/x/.kaggle/kaggle.json", "file:///home/x/%2ecache/huggingface/token", "/home/x/.env", "/data/app/.env"),
         *("/home/x/.ssh/id.png", "/root/.aws/credentials", "file:///etc/passwd", "file://localhost/proc/1/environ"),
         *(
             "../../../../../../../../../../../../etc/passwd",
@@ -223,6 +227,22 @@ def test_a_link_that_is_the_source_itself_is_followed(tmp_path):
     (tmp_path / "photos").symlink_to(tmp_path / "real")
     rows = read_source(FolderSource(path=str(tmp_path / "photos")), "").rows["uri"].to_pylist()
     assert rows == [f"{tmp_path}/photos/a.png", f"{tmp_path}/photos/b.png"]
+
+
+@pytest.mark.parametrize("lists_own_files", [False, True])
+def test_a_list_in_a_home_folder_names_none_of_its_keys(lists_own_files):
+    """What lies below the list's own folder may be named, but keys do not belong to it because it lies in ~."""
+    keys = ["/home/x/.ssh/id.png", "/home/x/.kaggle/kaggle.json", "/home/x/app/.env"]
+    home = AllowedPlaces("/home/x/list.csv", "/home/x", lists_own_files=lists_own_files)
+    photos = ["/home/x/a.jpg", "/home/x/b/.c.jpg", "/home/x/.cache/fgvr/d.jpg"]
+    checked = home.checked(pa.array([*photos, *keys])).to_pylist()
+    assert checked[:3] == photos
+    assert all(map(refused, checked[3:]))
+    hidden = AllowedPlaces("/home/x/.photos/list.csv", "/home/x/.photos", lists_own_files=lists_own_files)
+    assert hidden.checked(pa.array(["/home/x/.photos/a/b.jpg"])).to_pylist() == ["/home/x/.photos/a/b.jpg"]
+    assert refused(hidden.checked(pa.array([keys[0]]))[0].as_py())
+    root = AllowedPlaces("/list.csv", "/", lists_own_files=lists_own_files)
+    assert refused(root.checked(pa.array(["/etc/passwd"]))[0].as_py())
 
 
 def test_layouts_name_photos_below_their_folder(tmp_path):

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from fgvr.config.data import FolderSource, ImageLimits
@@ -102,3 +105,12 @@ def test_folders_that_look_alike_are_one_class(tmp_path):
     by_file = {row["uri"].rsplit("/", 1)[-1]: row["class_name"] for row in listed.rows.to_pylist()}
     assert by_file == {"0.jpg": "Müsli", "1.jpg": "Müsli", "2.jpg": "Müsli", "3.jpg": "Tea Cup", "9.jpg": None}
     assert listed.remarks == ("1 of 5 photos (20%) have no class (ingest.source.class_from = parent)",)
+
+
+def test_folders_in_a_code_page_are_classes_of_their_own(tmp_path):
+    for name in (b"\xe4", b"\xf6"):
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        folder.mkdir()
+        (folder / "a.jpg").write_bytes(b"x")
+    listed = read_source(FolderSource(path=str(tmp_path), class_from="parent"), "")
+    assert listed.rows["class_name"].to_pylist() == [r"\xe4", r"\xf6"]

@@ -5,11 +5,13 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from PIL import Image
 
 from fgvr.config.data import ImageLimits, WebDatasetSource
+from fgvr.images import tar_links
 from fgvr.images.places import Unlisted, name_of, parse
 from fgvr.images.read import ImageError, read_image, read_image_bytes
 from fgvr.schemas import Reason
@@ -24,9 +26,9 @@ def jpeg(width: int) -> bytes:
     return sink.getvalue()
 
 
-def write_tar(path: Path, *files: tuple[str, bytes | tarfile.TarInfo]) -> Path:
+def write_tar(path: Path, *files: tuple[str, bytes | tarfile.TarInfo], kind: int = tarfile.GNU_FORMAT) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+    with tarfile.open(path, "w", format=kind) as tar:
         for name, data in files:
             if isinstance(data, bytes):
                 info = tarfile.TarInfo(name)
@@ -284,6 +286,104 @@ def test_labels_of_windows(tmp_path, encoding):
         source = WebDatasetSource(path=str(tmp_path / ending), class_from=ending, class_names=str(names))
         listed = read_source(source, "")
         assert (listed.rows["class_name"].to_pylist(), listed.remarks) == (["mug", "tea cup"], ())
+
+
+def link(target: str) -> tarfile.TarInfo:
+    return special(tarfile.LNKTYPE, target)
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_hard_links_are_photos_with_the_bytes_of_an_earlier_member(tmp_path, kind):
+    """As tar packs what rdfind or rsync --link-dest linked: equal photos and equal classes."""
+    long = "Möwe/" * 25 + "7.jpg" if kind != tarfile.USTAR_FORMAT else "Möwe/7.jpg"
+    members = [
+        *(("0.jpg", jpeg(40)), ("0.cls", b"gull"), ("1.jpg", link("0.jpg")), ("1.cls", link("0.cls"))),
+        *(("2.cls", link("0.cls")), ("2.jpg", jpeg(42)), (long, jpeg(43)), ("8=9.jpg", link(long))),
+        *(("3.jpg", link("1.jpg")), ("3.cls", b"tern")),
+    ]
+    names = [name for name, _ in members if name.endswith(".jpg")]
+    write_tar(tmp_path / "a.tar", *members, kind=kind)
+    listed = read_source(WebDatasetSource(path=str(tmp_path), class_from="cls"), "")
+    found = {parse(row["uri"]).name: row for row in listed.rows.to_pylist()}
+    assert sorted(found) == sorted(names)
+    assert {name: outcome(row["uri"]) for name, row in found.items()} == dict(
+        zip(names, [40, 40, 42, 43, 43, 40], strict=True)
+    )
+    assert [found[f"{n}.jpg"]["class_name"] for n in range(4)] == ["gull", "gull", "gull", "tern"]
+    assert name_of(found["1.jpg"]["uri"]) == "1.jpg"
+    # Written anew, with another photo in its place.
+    write_tar(tmp_path / "a.tar", ("9.jpg", jpeg(40)), *members[1:], kind=kind)
+    assert outcome(found["1.jpg"]["uri"]) is Reason.CORRUPT
+
+
+def test_hard_links_that_lead_nowhere(tmp_path):
+    """Out of the archive, to a later member, to each other, to no file: rows that say so, and nothing is opened."""
+    (tmp_path / "secret.jpg").write_bytes(jpeg(77))
+    members = {
+        "out.jpg": link(str(tmp_path / "secret.jpg")),
+        "up.jpg": link("../secret.jpg"),
+        "later.jpg": link("z.jpg"),
+        "self.jpg": link("self.jpg"),
+        "ring.jpg": link("ring2.jpg"),
+        "ring2.jpg": link("ring.jpg"),
+        "soft.jpg": special(tarfile.SYMTYPE, "z.jpg"),
+        "of_soft.jpg": link("soft.jpg"),
+        "z.jpg": jpeg(40),
+    }
+    write_tar(tmp_path / "shards/a.tar", *members.items())
+    uris = [row["uri"] for row in rows(WebDatasetSource(path=str(tmp_path / "shards")))]
+    assert [outcome(uri) for uri in uris] == [40, *[Reason.UNREADABLE] * 8]
+    with pytest.raises(ImageError, match=r"later\.jpg before byte .*; no file before it is called z\.jpg"):
+        read_image(next(uri for uri in uris if "later" in uri), LIMITS)
+
+
+def test_of_files_with_one_name_a_link_leads_to_the_last_one_before_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(tar_links, "RUN", 2)
+    files = [(f"{n}.jpg", jpeg(40 + n)) for n in range(7)]
+    again = [("1.jpg", jpeg(60)), ("x.jpg", link("1.jpg")), ("y.jpg", link("6.jpg")), ("1.jpg", jpeg(61))]
+    write_tar(
+        tmp_path / "a.tar", *files, *again, ("z.jpg", link("1.jpg")), ("y.jpg", jpeg(62)), ("w.jpg", link("y.jpg"))
+    )
+    found = {parse(row["uri"]).name: outcome(row["uri"]) for row in rows(WebDatasetSource(path=str(tmp_path)))}
+    assert [found[f"{name}.jpg"] for name in "xyzw"] == [60, 62, 61, 62]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "kind", "names"),
+    [
+        ("gbk", tarfile.USTAR_FORMAT, ["鸟", "花", "鱼"]),
+        ("cp1252", tarfile.GNU_FORMAT, ["ä", "ö", "ü"]),
+        ("cp932", tarfile.GNU_FORMAT, ["ソ1", "ソ2", "鷺" * 60]),
+    ],
+)
+def test_names_in_a_code_page_are_keys_of_their_own(tmp_path, encoding, kind, names):
+    """Shown as one name, they were one key: neighbouring photos had the last one's class."""
+    with tarfile.open(tmp_path / "a.tar", "w", format=kind, encoding=encoding) as tar:
+        for number, name in enumerate(names):
+            for ending, data in ((".jpg", jpeg(40 + number)), (".cls", b"%d" % number), (".box", b"x")):
+                info = tarfile.TarInfo(name + ending)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    listed = read_source(WebDatasetSource(path=str(tmp_path), class_from="cls"), "")
+    assert listed.rows["class_name"].to_pylist() == ["0", "1", "2"]
+    assert [outcome(uri) for uri in listed.rows["uri"].to_pylist()] == [40, 41, 42]
+    assert all("%EF%BF%BD" in uri for uri in listed.rows["uri"].to_pylist())  # as ever
+    assert listed.left_out == {"beside": {".box": 3}}
+
+
+def test_both_forms_of_an_accent_are_one_key(tmp_path):
+    """A photo from a Mac and its class from another system, or the other way round."""
+    composed, apart = normalize("NFC", "Éclair café"), normalize("NFD", "Éclair café")
+    members = [
+        (f"{composed}.jpg", b"x"),
+        (f"{apart}.cls", b"7"),
+        (f"b/{apart}.1.cls", b"8"),
+        (f"b/{composed}.1.jpg", b"x"),
+    ]
+    write_tar(tmp_path / "a.tar", *members)
+    listed = read_source(WebDatasetSource(path=str(tmp_path), class_from="cls"), "")
+    assert listed.rows["class_name"].to_pylist() == ["7", "8"]
+    assert [parse(uri).name for uri in listed.rows["uri"].to_pylist()] == [members[0][0], members[3][0]]
 
 
 def test_classes_that_are_not_found_are_said(tmp_path):
