@@ -18,7 +18,9 @@ def read_json(text: str | bytes) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        raise RepeatedKey(f"{twice!r} stands twice in an object; make one of them")
+        seen = set[str]()
+        for name, _ in pairs:
+            if name in seen:
+                raise RepeatedKey(f"{name!r} stands twice in an object; make one of them")
+            seen.add(name)
     return found

@@ -46,7 +46,9 @@ _OF_TOKENS: Final = frozenset(
         *("secret", "security", "private", "personal", "client", "app", "bot", "service", "deploy", "device"),
         *("csrf", "xsrf", "jwt", "sas", "vault", "hf", "hub", "huggingface", "face", "github", "gitlab", "gh"),
         *("git", "slack", "discord", "telegram", "wandb", "mlflow", "ray", "openai", "anthropic", "azure", "aws"),
-        *("google", "npm", "pypi", "replicate", "databricks", "docker", "registry", "dashboard"),
+        *("google", "npm", "pypi", "replicate", "databricks", "docker", "registry", "dashboard", "kaggle", "cohere"),
+        *("read", "write", "user", "admin", "root", "webhook", "ci", "job", "build", "upload", "download", "push"),
+        *("pull", "invite", "reset", "signing", "shared", "master", "proxy", "server", "agent", "cluster"),
     )
 )
 """A field named `<word>_token` is secret; any other (`image_token`, `classifier_from_token`) belongs to a model."""
@@ -258,10 +260,14 @@ def _without_query_secret(found: re.Match[str]) -> str:
     name = found[2].lower()
     if name not in _OF_QUERIES and not is_secret_name(found[2]) and not name.endswith(("signature", "credential")):
         return found[0]
-    before = re.split(r"""[\s'"<>]""", found.string[max(found.start() - 4000, 0) : found.start() + 1])[-1]
+    text, end = found.string, found.start()
+    first = max(text.rfind(sign, max(end - 4000, 0), end) for sign in " \t\n\r'\"<>")
+    before = text[max(first + 1, end - 4000, 0) : end + 1]
     signed = name.endswith(("signature", "credential")) and "?" in before  # also in a URL's end alone
     connects = found[1] == ";" and _OF_CONNECTIONS.search(name) is not None
-    certain = signed or connects or "?" in before.partition("://")[2]
+    # Errors of requests show a URL without its host: /v1?sig=...
+    asked = "?" in (before if before.startswith("/") else before.partition("://")[2])
+    certain = signed or connects or asked
     secret = (certain and name not in _OF_THINGS) or _looks_random(found[3])
     return f"{found[1]}{found[2]}={MASK}" if secret else found[0]
 

@@ -230,26 +230,32 @@ def identity_of(model: str) -> str:
     """Hash of the files of a model folder, so that a model retrained under the same name counts as another model."""
     from fgvr.models.base import MODEL_FILE, WEIGHTS_FILE
 
-    found = {}
+    digest, described = hashlib.sha256(), b""
     for name in (MODEL_FILE, WEIGHTS_FILE):
         try:
-            found[name] = storage.read_bytes(storage.join(model, name))
+            content = storage.read_bytes(storage.join(model, name))
         except (FileNotFoundError, NotADirectoryError):
             raise ConfigError(f"infer.model = {model}: it has no {name}, so it is not a trained model") from None
-    digest = hashlib.sha256(found[MODEL_FILE] + found[WEIGHTS_FILE])
-    others = {name: mark for name, mark in folder_files(model).items() if name not in found}
-    if others and not _is_stated(others, found[MODEL_FILE]):
+        described = content if name == MODEL_FILE else described
+        digest.update(content)
+    others = {name: mark for name, mark in folder_files(model).items() if name not in {MODEL_FILE, WEIGHTS_FILE}}
+    if others and not _is_stated(others, described, local=storage.is_local(model)):
         digest.update(json.dumps(sorted(others.items())).encode())
     return digest.hexdigest()
 
 
-def _is_stated(others: Mapping[str, str], model_file: bytes) -> bool:
-    """Whether the other files are the CLIP (in clip/) that `model.json`, which counts already, says was put there."""
+def _is_stated(others: Mapping[str, str], model_file: bytes, *, local: bool) -> bool:
+    """Whether the other files are the CLIP (in clip/) that `model.json`, which counts already, says was put there.
+
+    Of an object store the marks of files are not their contents: there the place alone tells.
+    """
     try:
         facts = json.loads(model_file)
         stated = (facts.get("encoder") or facts["clip"])["identity"]["files"]
     except (ValueError, KeyError, TypeError, AttributeError):
         return False
+    if not local:
+        return bool(stated) and all(name.startswith("clip/") for name in others)
     return bool(stated == digest_of_files({name.removeprefix("clip/"): mark for name, mark in others.items()}))
 
 

@@ -24,7 +24,7 @@ from pipelines.asks import Work
 from pipelines.command import stage_main
 from pipelines.run_tables import Look, Run
 from pipelines.start_weights import START_FOLDER, put_weights
-from pipelines.student_images import consulted, learned
+from pipelines.student_images import consulted, learned, learns_names
 from pipelines.student_task import (
     StudentTask,
     assembled,
@@ -79,10 +79,16 @@ class Student(TrainStage):
         check_student(config)
 
     def recheck(self, run: Look) -> None:
-        """Refuse a teacher with other classes as soon as the classes are known, from the samples or from NeaR."""
+        """Refuse a teacher with other classes, and pseudo-labels for nobody, as soon as the classes are known."""
         settings = self.settings(run.config)
         if settings.distillation.kind != "none":
             check_classes(find_teacher(settings), class_names(run))
+        known = not learns_names(run.config, run.photos) and run.photos.all_have_classes(settings.split)
+        if settings.trainer == "semi" and known:
+            raise ConfigError(
+                f"makd.trainer = semi: every image of {settings.split} has a class, so none is left for pseudo-labels; "
+                "set makd.trainer to plain, or makd.target to a method that names the images (near)"
+            )
 
     def splits(self, config: Config) -> Iterable[tuple[str, str]]:
         """The split to train on."""

@@ -144,7 +144,7 @@ class _Says:
             checked_weight=self.makd.checked_weight,
         )
         kinds = np.where(checked != NONE, "checked", np.where(settled != NONE, "settled", self.method))
-        standings = self._standings(ids, by_vectors, checked)
+        standings = self._standings(ids, named.first, by_vectors, checked)
         good = named.first != NONE
         failed = no_vector().as_row()
         filled = named.label_ids != NONE
@@ -197,7 +197,7 @@ class _Says:
         rows = rows.filter(pc.is_valid(rows["label_id"]))
         return spread(ids, rows["image_id"].to_numpy(), rows["label_id"].to_numpy().astype(np.int32), NONE)
 
-    def _standings(self, ids: Ids, names: Labels, checked: Labels) -> Any:
+    def _standings(self, ids: Ids, learned: Labels, names: Labels, checked: Labels) -> Any:
         """Why the name of each image is trusted, or not; None where that plays no part."""
         import pyarrow.compute as pc
 
@@ -209,6 +209,7 @@ class _Says:
         rows = self.run.table("issues").find(ids, ["image_id", "neighbours_name"])
         doubted = pc.is_valid(rows["neighbours_name"]).to_numpy(zero_copy_only=False)
         return standings(
+            learned,
             names,
             spread(ids, self._own_ids, self._own, NONE),
             doubted=spread(ids, rows["image_id"].to_numpy(), doubted, False),

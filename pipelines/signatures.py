@@ -99,7 +99,7 @@ class Signatures(RowStage):
 
     def finish(self, run: Run, summary: StageSummary) -> None:
         """Record the questions, of which the student has the outputs."""
-        summary.extra = {"choices": [question.texts for question in read_questions(run.config)]}
+        summary.extra = {"choices": [question.texts for question in _task(run).questions]}
 
 
 def read_questions(config: Config) -> tuple[ChoiceQuestion, ...]:

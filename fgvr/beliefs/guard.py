@@ -29,7 +29,7 @@ from fgvr.beliefs.audit import MOST, audit_size, drawn
 from fgvr.beliefs.names_near import name_sums
 from fgvr.candidates.sets import CandidateSets, single_sets
 
-RULES = 2
+RULES = 3
 """Increase it when the same labels, vectors and sets would give another verdict."""
 FOLDS = 3
 LEAST = 1.64  # |z| from which it decides: one side of 5%

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from fgvr.config.run import Config
+from fgvr.config.semi import Semi
 from fgvr.config.tree import flat
 
 
@@ -66,7 +67,15 @@ IDLE: Final[dict[str, Callable[[Config], str]]] = {
     "near.context_length": lambda c: _is("near.context_init", c.near.context_init, None, "null"),
     "makd.pool": lambda c: f"makd.images = {c.makd.images}" if c.makd.images in {"asked", "all"} else "",
     "makd.momentum": lambda c: "" if c.makd.optimizer == "sgd" else f"makd.optimizer = {c.makd.optimizer}",
-    "makd.randaugment_magnitude": lambda c: "" if c.makd.randaugment else "makd.randaugment = 0",
+    "makd.randaugment_magnitude": lambda c: "" if c.makd.operations else "makd.randaugment = 0",
+    **dict.fromkeys(
+        [f"makd.semi.{field}" for field in Semi.model_fields],
+        lambda c: "" if c.makd.trainer == "semi" else f"makd.trainer = {c.makd.trainer}",
+    ),
+    **dict.fromkeys(
+        [f"signatures.{field}" for field in ("file", "prompt", "rotations", "min_label_mass")],
+        lambda c: "" if c.makd.signature_weight else "makd.signature_weight = 0",
+    ),
     "makd.refine_after": lambda c: _is("makd.class_loss", c.makd.class_loss, "mixture", "mixture"),
     "makd.milestones": lambda c: _is("makd.schedule", c.makd.schedule, "milestones", "milestones"),
     "detect.milestones": lambda c: _is("detect.schedule", c.detect.schedule, "milestones", "milestones"),

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.distillation import MLLM_TEACHER, Distillation, NoDistillation
 from fgvr.config.models import Mllm
-from fgvr.config.semi import Semi
+from fgvr.config.semi import STRONG, Semi
 from fgvr.config.texts import Prompt
 from fgvr.config.tree import Basic, Tuned
 
@@ -239,10 +239,15 @@ class Makd(Part):
         unused |= {"unasked_aspects"} if self.unasked_aspects == "none" else set()
         unused |= {"pool", "target_temperature", "target_weights", "checked_weight"}  # the table `pool` knows them
         unused |= {name for name in NEWER if getattr(self, name) == type(self).model_fields[name].default}
-        unused |= {"randaugment_magnitude"} if not self.randaugment else set()
+        unused |= {"randaugment_magnitude"} if not self.operations else set()
         unused |= {"semi"} if self.trainer == "plain" else set()
         unused |= {"momentum"} if self.optimizer != "sgd" else set()
         return {name: value for name, value in super().deciding().items() if name not in unused}
+
+    @property
+    def operations(self) -> int:
+        """Operations of RandAugment on the crops that it changes: all, or with pseudo-labels the strong ones."""
+        return self.randaugment or (STRONG if self.trainer == "semi" else 0)
 
     @property
     def mixes(self) -> bool:

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from fgvr.config.base import Part
 
+STRONG = 2
+"""Operations of RandAugment on the strongly changed views where `makd.randaugment` names none."""
+
 
 class Semi(Part):
     """makd.semi: pseudo-labels of photos without a trusted name, for `makd.trainer: semi` (Semi-ViT, arXiv

@@ -57,7 +57,7 @@ def stated_sizes(data: bytes) -> Iterator[tuple[int, int]]:
         elif data.startswith(JPEG2000):
             yield from jpeg2000_sizes(data)
         elif data[:4] in TIFF:
-            yield from islice(tile_sizes(data), FRAMES)
+            yield from tile_sizes(data, FRAMES)
     except (struct.error, IndexError):  # the file is cut off: the decoder will report it
         return
 

@@ -123,14 +123,25 @@ def jpeg2000_excess(data: bytes) -> str | None:
     """What in the codestream's header would cost more than any picture of its size needs; None if nothing does."""
     if any(data.count(marker) > MAX_MARKERS for marker in (b"\xff\x51", b"\xff\x52", b"\xff\x53")):
         return f"a JPEG 2000 file of more than {MAX_MARKERS:,} markers that state how it is coded"
-    pictures, styles, layers = set(_pictures(data)), set[Style](), 1
+    pictures, styles, layers = _few(_pictures(data)), set[Style](), 1
     for style, stated in _styles(data):
-        styles.add(style)
+        if len(styles) <= MAX_WAYS:
+            styles.add(style)
         layers = max(layers, stated)
-    if len(pictures) * len(styles) > MAX_WAYS:
+    if len(pictures) > MAX_WAYS or len(pictures) * len(styles) > MAX_WAYS:
         return f"a JPEG 2000 file of {len(pictures):,} sizes and {len(styles):,} ways of coding"
     said = (_excess(picture, style, layers) for picture in pictures for style in styles)
     return next((words for words in said if words is not None), None)
+
+
+def _few(pictures: Iterator[Picture]) -> set[Picture]:
+    """The different ones, no more than it takes to see that there are too many: each may be large."""
+    found = set[Picture]()
+    for picture in pictures:
+        found.add(picture)
+        if len(found) > MAX_WAYS:
+            break
+    return found
 
 
 def _excess(picture: Picture, style: Style, layers: int) -> str | None:
@@ -152,8 +163,12 @@ def _pictures(data: bytes) -> Iterator[Picture]:
     for found in _SIZ.finditer(data):
         length, count = (int.from_bytes(number, "big") for number in found.group(1, 3))
         x1, y1, x0, y0, width, height, first_x, first_y = struct.unpack(">8I", found[2])
-        components = data[found.end() + 38 : found.end() + length]
-        distances = tuple(zip(components[1::3], components[2::3], strict=True)) if len(components) == 3 * count else ()
+        start = found.end() + 38
+        if length != 38 + 3 * count or start + 3 * count > len(data):
+            continue
+        # One more than are allowed is enough to refuse them: components of many headers may lie over each other.
+        components = data[start : start + 3 * min(count, MAX_COMPONENTS + 1)]
+        distances = tuple(zip(components[1::3], components[2::3], strict=True))
         if distances and x0 < x1 and y0 < y1 and width and height and all(dx and dy for dx, dy in distances):
             yield Picture((x0, x1, first_x, width), (y0, y1, first_y, height), distances)
 

@@ -36,15 +36,16 @@ Entry = tuple[int, int, int, int]
 """Tag, type, count and value; the value is a number if it is stored in the entry itself."""
 
 
-def tile_sizes(data: bytes) -> Iterator[tuple[int, int]]:
-    """Width and height of the tiles of each page that has any."""
-    for entries in _pages(data):
-        tile = [0, 0]
-        for tag, _, _, value in entries:
-            if tag in _TILE:
-                tile[_TILE[tag]] = value
-        if all(tile):
-            yield tile[0], tile[1]
+def tile_sizes(data: bytes, pages: int) -> Iterator[tuple[int, int]]:
+    """Width and height of the tiles of each of the first pages that has any."""
+    for file in _readings(data):
+        for entries in islice(file.pages(), pages):
+            tile = [0, 0]
+            for tag, _, _, value in entries:
+                if tag in _TILE:
+                    tile[_TILE[tag]] = value
+            if all(tile):
+                yield tile[0], tile[1]
 
 
 def tiff_excess(data: bytes, pages: int) -> str | None:
@@ -64,11 +65,6 @@ def tiff_excess(data: bytes, pages: int) -> str | None:
 def _readings(data: bytes) -> Iterator[_File]:
     for order, is_big in TIFF[data[:4]]:
         yield _File(data, order, is_big)
-
-
-def _pages(data: bytes) -> Iterator[list[Entry]]:
-    for file in _readings(data):
-        yield from file.pages()
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ def pseudo_rows(logits: Tensor, labels: PseudoLabels) -> Tensor:
 def class_thresholds(last_confident: npt.NDArray[np.int32], classes: int, threshold: float) -> npt.NDArray[np.float32]:
     """FlexMatch's threshold of each class, float32 [C]: lower for those that few photos have reached.
 
+    Where no photo has reached any class yet, it is the threshold itself: a teacher that knows nothing is not believed.
     With σ_c the photos of which the teacher was confident as class c when it last was, β_c = σ_c / max(max σ, photos
     of which it never was) and M(x) = x / (2 − x), it is M(β_c) · threshold.
 
@@ -99,6 +100,8 @@ def class_thresholds(last_confident: npt.NDArray[np.int32], classes: int, thresh
         threshold: that of the class that most photos have reached, once these are more than the photos never reached.
     """
     reached = np.bincount(last_confident[last_confident != NEVER], minlength=classes)
+    if not reached.any():
+        return np.full(classes, threshold, np.float32)
     most = max(int(reached.max(initial=0)), int((last_confident == NEVER).sum()), 1)
     share = reached / most
     return (threshold * share / (2 - share)).astype(np.float32)

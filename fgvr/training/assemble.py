@@ -140,8 +140,6 @@ def pool_targets(pool: Table, labels: tuple[str, ...], *, trusted: bool = False)
         shares[here][some] = pc.list_flatten(rows["probabilities"]).to_numpy()
         weights[here] = pc.fill_null(rows["weight"], 0).to_numpy()
         width, done = max(width, int(some.sum(axis=1).max(initial=0))), done + rows.num_rows
-    if not (weights > 0).any():
-        raise TargetError("no training image has a name that counts: the student has nothing to learn (table pool)")
     if trusted:
         ids[~_trusted(pool)] = UNKNOWN_CLASS
         if not (ids[:, 0] != UNKNOWN_CLASS).any():
@@ -149,6 +147,8 @@ def pool_targets(pool: Table, labels: tuple[str, ...], *, trusted: bool = False)
                 "makd.trainer = semi: no image has a name that is trusted: nobody has checked one, and MLLM, "
                 "classifier and neighbours agree on none (table pool, column standing); set makd.trainer to plain"
             )
+    if not (weights[ids[:, 0] != UNKNOWN_CLASS] > 0).any():
+        raise TargetError("no training image has a name that counts: the student has nothing to learn (table pool)")
     soft = SoftClasses(ids[:, :width], shares[:, :width]) if width > 1 else None
     alike = bool((weights[ids[:, 0] != UNKNOWN_CLASS] == 1).all())
     return ClassTargets(ids[:, 0].astype(np.int64), labels, str(pool.extra["by"]), None if alike else weights, soft)

@@ -125,15 +125,21 @@ def weights(
 
 
 def standings(
-    names: Labels, own: Labels, *, doubted: npt.NDArray[np.bool_], checked: npt.NDArray[np.bool_]
+    learned: Labels,
+    names: Labels,
+    own: Labels,
+    *,
+    doubted: npt.NDArray[np.bool_],
+    checked: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.str_]:
     """Why the name of each of n photos is trusted, or not: `Standing`.
 
     Args:
+        learned: the name that would be the target, int32 [n]: NeaR may have settled another than the two say.
         names: what the classifier of stored vectors says, int32 [n].
         own: what the MLLM says, int32 [n], in the same label space; `NONE` where it says nothing.
         doubted: whether the neighbours of a photo prefer another name to the MLLM's, bool [n].
         checked: whether a person has looked, bool [n].
     """
-    rules = [checked, own == NONE, names != own, doubted]
+    rules = [checked, own == NONE, (names != own) | (learned != own), doubted]
     return np.select(rules, ["checked", "unasked", "disagreed", "suspicious"], default="agreed")

@@ -127,7 +127,7 @@ class SemiTrainer(StudentTrainer):
         total = taught_of(len(batch.step_positions), self.semi.ratio)
         mine = len(range(self.reporter.rank, total, self.reporter.world_size))  # they lead each worker's share, too
         weak, strong = (view.to(self.device, non_blocking=True) for view in batch.views)
-        labels = self._named(weak[mine:], batch.positions[mine:], batch)
+        labels = self._named(weak[mine:], batch.positions[mine:], batch.readable[mine:])
         own = strong[:mine] if self.settings.randaugment else weak[:mine]
         if mine >= LEAST and not bool(labels.kept.any()):  # nothing to learn from the others: they need no pass
             outputs = self._forward(self.model, own)
@@ -142,9 +142,9 @@ class SemiTrainer(StudentTrainer):
         return replace(self._shown(part, (own,), (outputs,)), pseudo=pseudo)
 
     @torch.no_grad()
-    def _named(self, pixels: Tensor, positions: Positions, batch: Batch) -> PseudoLabels:
+    def _named(self, pixels: Tensor, positions: Positions, could_read: npt.NDArray[np.bool_]) -> PseudoLabels:
         """What the teacher says of photos."""
-        readable = torch.from_numpy(~np.isin(positions, list(batch.failures))).to(self.device)
+        readable = torch.from_numpy(could_read).to(self.device)
         logits, _ = self.job.spec.split(self._forward(self.teacher, pixels))
         labels = pseudo_labels(logits.softmax(dim=1), self.thresholds, readable, mixup=self.semi.mixup)
         self._named_here.append((positions, torch.where(labels.confidence >= self.semi.threshold, labels.names, NEVER)))

@@ -18,9 +18,6 @@ from fgvr.training.rand_augment import RandAugment
 from fgvr.training.reporter import Reporter
 from fgvr.training.run_images import open_images, split
 
-STRONG = 2
-"""Operations of RandAugment on the strongly changed views of semi-supervised training where none are configured."""
-
 
 class StudentTrainingError(UserError, ValueError):
     """The student cannot be trained on these images; the message says why."""
@@ -129,11 +126,10 @@ def _open_images(
 def _augment(job: StudentJob) -> RandAugment | None:
     """RandAugment as configured; what it turns in from outside of a crop has the mean colour of the student's input."""
     settings = job.settings
-    operations = settings.randaugment or (STRONG if settings.trainer == "semi" else 0)
-    if not operations:
+    if not settings.operations:
         return None
     red, green, blue = (round(255 * mean) for mean in job.spec.preprocess.mean)
-    return RandAugment(operations, settings.randaugment_magnitude, (red, green, blue))
+    return RandAugment(settings.operations, settings.randaugment_magnitude, (red, green, blue))
 
 
 def _check_sizes(images: int, settings: Makd, reporter: Reporter) -> None:

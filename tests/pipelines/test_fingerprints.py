@@ -267,6 +267,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("makd.semi.weight", 2, STUDENTS),
         ("makd.semi.ratio", 2, STUDENTS),
         ("makd.semi.mixup", False, STUDENTS),
+        ("makd.randaugment_magnitude", 5, STUDENTS),  # of the strong views
     ],
     ("duplicates", LABELS): [
         ("label.duplicate_similarity", 0.5, {"duplicates"}),

@@ -3,6 +3,7 @@
 import io
 import itertools
 import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -12,6 +13,7 @@ from fgvr.config.data import ImageLimits
 from fgvr.images.headers import excess, stated_sizes
 from fgvr.images.jpeg2000 import Picture, Style
 from fgvr.images.read import ImageError, decode_image
+from fgvr.images.tiff import tile_sizes
 from fgvr.schemas import Reason
 
 LIMITS = ImageLimits(max_pixels=1_000_000)
@@ -246,6 +248,19 @@ def test_pages_of_millions_of_entries(no_decoder):
     assert excess(tiff(*grey(), *many[:60_000], big=True)) is None
 
 
+def test_only_the_first_pages_are_looked_at_whether_they_have_tiles_or_not():
+    """Directories of 65,535 entries may lie over each other, four bytes per further page."""
+    pages, size = [], 2 + 2 * 12 + 4
+    for number in range(6):
+        tiles = [(322, 3, 1, 16 + number), (323, 3, 1, 16)] if number % 2 else [(256, 3, 1, 9), (257, 3, 1, 9)]
+        entries = b"".join(struct.pack("<HHIHxx", *each) for each in tiles)
+        following = 8 + size * (number + 1) if number < 5 else 0
+        pages.append(struct.pack("<H", len(tiles)) + entries + struct.pack("<I", following))
+    data = b"II*\0" + struct.pack("<I", 8) + b"".join(pages)
+    assert list(tile_sizes(data, 9)) == [(17, 16), (19, 16), (21, 16)]
+    assert list(tile_sizes(data, 3)) == [(17, 16)]
+
+
 def jpeg2000(width: int = 1000, height: int = 1000, **more: object) -> bytes:
     """A raw codestream, written from ITU-T T.800, annex A, whose only tile part holds nothing but zeros.
 
@@ -268,6 +283,21 @@ def cod(block: int = 4, precincts: tuple[int, ...] = (), layers: int = 1, levels
 
 def coc(block: int = 4, precincts: tuple[int, ...] = (), levels: int = 0) -> bytes:
     return segment(0x53, bytes([0, bool(precincts)]) + coding(block, precincts, levels))
+
+
+def test_many_headers_over_each_other_take_no_memory(no_decoder):
+    """Each states 16,000 components, in bytes that are those of the next headers, too."""
+    count = 16_000
+    many = b"".join(
+        b"\xff\x51" + struct.pack(">HH8IH", 38 + 3 * count, 0, 900 + number, 9, 0, 0, 9, 9, 0, 0, count)
+        for number in range(300)
+    )
+    data = b"\xff\x4f" + many + bytes([1]) * (3 * count) + cod()
+    tracemalloc.start()
+    assert excess(data) is not None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * 2**20
 
 
 def jp2(code: bytes, width: int, height: int) -> bytes:

@@ -66,7 +66,9 @@ def test_thresholds_per_class() -> None:
     # More photos never reached than of any class: 10 of them lower all (the warm-up of equation 11).
     last = np.array([0] * 5 + [NEVER] * 10, np.int32)
     assert class_thresholds(last, 2, 0.9).tolist() == pytest.approx([0.9 * 0.5 / 1.5, 0.0])
-    assert class_thresholds(np.zeros(0, np.int32), 2, 0.9).tolist() == [0, 0]
+    # Nobody knows anything yet, or nobody can.
+    assert class_thresholds(np.full(9, NEVER, np.int32), 2, 0.9).tolist() == pytest.approx([0.9, 0.9])
+    assert class_thresholds(np.zeros(0, np.int32), 2, 1.5).tolist() == [1.5, 1.5]
 
 
 def test_a_threshold_per_class_is_that_of_the_surer_of_a_pair() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from fgvr.arrays import NONE
 from fgvr.losses.soft_targets import hard_rows, soft_rows
-from fgvr.training.pool_targets import TOP, Named, agreement, best_names, weights, with_certain
+from fgvr.training.pool_targets import TOP, Named, agreement, best_names, standings, weights, with_certain
 
 SCORES = np.array([[0.1, 0.6, 0.3], [0.5, 0.25, 0.25]], np.float32)
 
@@ -27,6 +27,16 @@ def test_a_temperature_softens_as_in_a_softmax_of_logits() -> None:
         )
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
         assert (np.diff(named.probabilities, axis=1) <= 0).all()
+
+
+def test_a_name_is_trusted_where_those_who_judged_it_say_the_very_name_that_is_learned() -> None:
+    learned, names, own = (
+        np.array(each, np.int32) for each in ([0, 1, 0, 0, 2, 0], [0, 0, 0, 1, 2, 0], [0, 0, 0, 0, NONE, 1])
+    )
+    doubted, checked = np.array([False, False, True, False, False, False]), np.array([False] * 5 + [True])
+    found = standings(learned, names, own, doubted=doubted, checked=checked).tolist()
+    # The second: both say 0, but NeaR has settled 1, which neither said.
+    assert found == ["agreed", "disagreed", "suspicious", "disagreed", "unasked", "checked"]
 
 
 def test_of_many_names_the_best_are_kept_and_sum_to_one() -> None:
