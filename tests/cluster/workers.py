@@ -157,9 +157,11 @@ def pid_of(backend: Model, word: str) -> tuple[int, str]:
 def sum_of_ranks(config: dict[str, float], reporter: Reporter) -> None:
     """Adds rank + 1 over all ranks in every epoch to a running total.
 
-    Unless it resumed, it fails in epoch `dies_at`, its process ends in epoch `killed_at`, and in epoch `refuses_at` it
-    meets what the user has to fix.
+    Unless it resumed, it fails in epoch `dies_at`, its process ends in epoch `killed_at` after `waits` seconds, and in
+    epoch `refuses_at` it meets what the user has to fix.
     """
+    import time
+
     import torch
     import torch.distributed
 
@@ -172,6 +174,7 @@ def sum_of_ranks(config: dict[str, float], reporter: Reporter) -> None:
         if epoch == config.get("dies_at") and not resumed:
             raise ValueError("out of luck in the loop")
         if epoch == config.get("killed_at") and not resumed:
+            time.sleep(config.get("waits", 0))
             os._exit(9)
         if epoch == config.get("refuses_at"):
             raise UserError("lower the rate")

@@ -34,7 +34,7 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path):
     assert '"7": ["not_an_image"' in (reporter.checkpoint / "left_out.json").read_text()
     with pytest.raises(
         ValueError,
-        match=r"1 of 48 training images cannot be read \(not_an_image \(1\), e\.g\. image 7 \(photos/7\.png\): text",
+        match=r"1 of 48 training images cannot be read \(not_an_image \(1\), e\.g\. image 7 \(photos/7\.png\): a text",
     ):
         train_student(replace(task, max_error_share=0.0), LocalReporter(tmp_path / "strict"))
 
