@@ -28,7 +28,7 @@ def test_a_worker_that_dies_continues_from_its_last_checkpoint(tmp_path: Path) -
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_process_that_dies_is_replaced(tmp_path: Path, workers: int) -> None:
     asked = TrainWorkers(num_workers=workers, num_cpus=1, max_failures=1)
-    # Ray Train takes a checkpoint when it next asks its workers, every two seconds; on a busy machine it had taken none.
+    # Ray Train takes a checkpoint when it next asks its workers, every two seconds; a busy machine had taken none.
     config = {"epochs": 4, "killed_at": 2, "waits": 0 if workers == 1 else 6}
     result = train(sum_of_ranks, config, name="sum", folder=str(tmp_path), workers=asked)
     assert result.metrics["epoch"] == 4
