@@ -157,6 +157,7 @@ def pool(folder: Path) -> None:
             "probabilities": pa.array(list(named.probabilities), pa.list_(pa.float32())),
             "weight": named.probabilities[:, 0],
             "kind": pa.array(["near"] * len(here)),
+            "standing": pa.nulls(len(here), pa.string()),
             "error": pa.nulls(len(here), schemas.ERROR.type),
         }
         tables.write_part(str(folder / "pool"), number, pa.table(rows, schema=schemas.POOL))
