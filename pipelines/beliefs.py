@@ -232,7 +232,6 @@ def compared_with_own(
     if there.any():
         white[there] = fit_whitening(vectors[there], anchors=GUARD_ANCHORS).apply(vectors[there])
     found = compared(own[rows], white, names, sets_of_sample)
-    log.info("candidates: %s", found.verdict.in_words())
     return replace(found, rows=rows[found.rows])
 
 

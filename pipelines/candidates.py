@@ -213,6 +213,8 @@ class _Made:
             return held_out_sets(config, found, own, known, space=len(space))
 
         compared = compared_with_own(run, own.first, embedded, len(space), sets_of)
+        none = f"no verdict on candidate sets: {agreement.singular}" if agreement.singular else ""
+        log.info("candidates: %s", none or compared.verdict.in_words())
         if config.guard and (agreement.singular or compared.verdict.decision != "sets"):
             why = f": {agreement.singular}, so that held-out labels decide nothing" if agreement.singular else ""
             log.warning("candidates: the guard keeps the own labels (candidates.guard)%s", why)

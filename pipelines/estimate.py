@@ -34,7 +34,7 @@ from pipelines.photo_counts import Photos
 from pipelines.places import check_keys
 from pipelines.rates import Rate, There, assumed_seconds
 from pipelines.registry import stage_of
-from pipelines.run_tables import Look, Run, photos_of, quietly
+from pipelines.run_tables import Look, Run, closure, photos_of, quietly
 from pipelines.spending import expect
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,11 @@ def measured(look: Look) -> list[str]:
 
 
 def plan(config: Config, tables: Sequence[str]) -> str:
-    """The bill as text for a run that is not started; lists the photos where there is no samples table."""
+    """The bill as text for a run that is not started; lists the photos where there is no samples table.
+
+    Raises:
+        UserError: what is known of the photos shows that a stage cannot run.
+    """
     look, unread = Look.of(config), list[str]()
     with quietly():
         unread = measured(look)
@@ -120,6 +124,9 @@ def plan(config: Config, tables: Sequence[str]) -> str:
             with quietly():
                 listed = read_source(config.ingest.source, look.folder, config.ingest.limits.allowed_roots)
             look.count(Photos.of_rows(listed.parts(config.ingest.rows_per_part)))
+    for stage in (stage_of(name) for name in closure(look, tables)):
+        with quietly():  # what needs tables that are not there yet is checked by the run
+            stage.recheck(look)
     bill, photos = bill_of(look, tables), look.photos
     splits = ", ".join(f"{split} {count:,}" for split, count in sorted(photos.splits.items()))
     lines = [f"{photos.total:,} photos ({splits})", *bill.page()]

@@ -9,7 +9,7 @@ from test_mllm_stages import ChatServer, Reply, error, flow, image_of, model, se
 
 from cluster.stage_files import StageClock
 from fgvr import storage, tables
-from fgvr.config import build
+from fgvr.config import ConfigError, build
 from fgvr.config.models import OpenAIBackend
 from fgvr.report.estimates import read_estimates
 from pipelines.bill import Bill
@@ -126,6 +126,14 @@ def test_a_plan_starts_nothing_asks_nobody_and_writes_nothing(tmp_path: Path) ->
     assert text.splitlines()[2].split()[:3] == ["answers", "72", "72"]
     assert text.endswith("nothing was started\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_says_what_the_photos_make_impossible(tmp_path: Path) -> None:
+    source = {"kind": "field_guide", "train_per_class": 3, "test_per_class": 1}
+    run = {"folder": str(tmp_path / "runs"), "name": "x"}
+    config = build({"ingest": {"source": source}, "run": run, "makd": {"trainer": "semi"}})
+    with pytest.raises(ConfigError, match=r"makd\.trainer = semi: every image of train has a class"):
+        plan(config, ("makd",))
 
 
 def test_a_plan_counts_a_table_of_photos_that_is_not_listed_yet(tmp_path: Path) -> None:
