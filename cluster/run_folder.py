@@ -16,15 +16,16 @@ from cluster.run_record import Session
 from fgvr import storage
 from fgvr.config.yaml_text import YamlError, read_yaml
 from fgvr.errors import UserError
+from fgvr.mllm.openai_server.cache_segments import IN_RUN, INDEX, SEGMENT
 from fgvr.text_files import decoded
 
 log = logging.getLogger(__name__)
 
 
 CONFIG_FILE = "config.yaml"
-PROBE, REPLIES = "probe", "replies"
+PROBE = "probe"
 _JSON = frozenset({run_record.FILE, tracking.RUN_FILE, budget.FILE, "rates.json"})
-_FOLDERS = {lease.FOLDER: (".json",), outbox.FOLDER: (".json",), REPLIES: (".replies", ".index")}
+_FOLDERS = {lease.FOLDER: (".json",), outbox.FOLDER: (".json",), IN_RUN: (SEGMENT, INDEX)}
 """What a run folder without a config may hold, with the endings of the files in its folders: its run was interrupted
 early, the config was removed, or a plan was probed for a run to come. A name alone proves nothing."""
 _FIELDS = {"run": ("folder", "max_error_share", "retry_failed"), "ingest": ("source", "limits"), "mllm": ("kind",)}

@@ -13,6 +13,10 @@ from typing import Final
 
 from PIL import ExifTags, Image
 
+MAX_EXIF: Final = 4 * 2**20
+"""Limit for the bytes of a photo's EXIF (a JPEG's segment holds 64 KiB): Pillow may make numbers of all of it while
+opening."""
+
 _START: Final = re.compile(rb"^(?:Exif\0\0){1,2}")
 _ORDERS: Final = {b"II": "<", b"MM": ">"}
 _NUMBERS: Final = {3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I"}

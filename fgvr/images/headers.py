@@ -18,11 +18,10 @@ from functools import partial
 from itertools import islice
 from typing import Final
 
+from fgvr.images.exif import MAX_EXIF
 from fgvr.images.jpeg2000 import jpeg2000_excess, jpeg2000_sizes
 from fgvr.images.tiff import TIFF, tiff_excess, tile_sizes
 
-MAX_EXIF: Final = 4 * 2**20
-"""Limit for the bytes of a JPEG's EXIF (one segment holds 64 KiB), an AVIF's, and likewise for Photoshop's records."""
 MAX_SCANS: Final = 100
 """Limit for the scans of a JPEG; programs write about ten."""
 MAX_SEGMENTS: Final = 20_000
@@ -139,7 +138,7 @@ def _jpeg_excess(data: bytes) -> str | None:
         said = {
             f"{before:,} bytes between two segments": before > MAX_FILL and not scans,
             f"{exif:,} bytes of EXIF; a segment holds 65,533": exif > MAX_EXIF,
-            f"{photoshop:,} bytes of Photoshop's records; a segment holds 65,533": photoshop > MAX_EXIF,
+            f"{photoshop:,} bytes of Photoshop's records; a segment holds 65,533": photoshop > MAX_EXIF,  # likewise
             f"a JPEG of more than {MAX_SCANS} scans": scans >= MAX_SCANS and marker == 0xDA,
             f"a JPEG of more than {MAX_SEGMENTS:,} segments": number >= MAX_SEGMENTS,
         }

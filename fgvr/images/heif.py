@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from fgvr.images.coded_sizes import CodedError, Size, av1_sizes, hevc_config_sizes, hevc_sizes
+from fgvr.images.exif import MAX_EXIF
 from fgvr.images.formats import heif_brand
 
 MAX_STEPS: Final = 100_000
@@ -22,8 +23,6 @@ MAX_STEPS: Final = 100_000
 has about ten thousand."""
 MAX_TILES: Final = 10_000
 """Limit for the coded pictures of which one picture is made."""
-MAX_EXIF: Final = 4 * 2**20
-"""Limit for the bytes of EXIF (`fgvr.images.headers.MAX_EXIF`): Pillow may make numbers of all of it while opening."""
 FRAMES: Final = 16
 """How many frames of a track are looked at: no more of them are decoded (`fgvr.images.headers.FRAMES`)."""
 

@@ -14,6 +14,7 @@ from fgvr import storage
 from fgvr.config.label_sources import AskedModel
 from fgvr.config.run import Config
 from fgvr.mllm.openai_server.cache_segments import (
+    IN_RUN,
     INDEX,
     SEGMENT,
     Index,
@@ -161,7 +162,7 @@ def reply_key(server: str, request: dict[str, Any]) -> str:
 
 def with_run_replies(config: Config, folder: str) -> Config:
     """The config of a run in `folder`, with the path filled in for backends that cache replies in the run folder."""
-    replies = storage.join(folder, "replies")
+    replies = storage.join(folder, IN_RUN)
     llms = {
         "questions": config.questions.llm,
         "signatures": config.signatures.llm,

@@ -22,6 +22,8 @@ import numpy.typing as npt
 
 from fgvr import storage
 
+IN_RUN = "replies"
+"""The cache's folder in a run folder."""
 SEGMENT, INDEX = ".replies", ".index"
 FORMAT = b"fgvrrep1"
 WORD = 8

@@ -30,6 +30,7 @@ from fgvr.detection.training import LOSSES, DetectionJob, DetectionTrainingError
 from fgvr.hub import names_kept
 from fgvr.models.base import ModelFolderError
 from fgvr.training.reporter import LocalReporter
+from tests.dying_reporter import DiesAfter, Killed
 from tests.fgvr.detection.drawn_scenes import TINY, found_rows, job, metrics, scenes
 from tests.two_processes import two_processes
 
@@ -182,16 +183,8 @@ def test_resumed_training_is_bit_equal_and_unreadable_images_are_left_out(drawn,
     whole, parts = LocalReporter(tmp_path / "whole"), LocalReporter(tmp_path / "parts")
     train_detector(task, whole)
 
-    class Killed(Exception):
-        """Stands for a worker that dies after its first epoch."""
-
-    class DiesAfterOne(LocalReporter):
-        def report(self, metrics, save=None):
-            super().report(metrics, save)
-            raise Killed
-
     with pytest.raises(Killed):
-        train_detector(task, DiesAfterOne(tmp_path / "parts"))
+        train_detector(task, DiesAfter(tmp_path / "parts", 1))
     torch.manual_seed(99)  # nothing may depend on the state that the dead process left
     with monkeypatch.context() as patched:
         patched.delattr(DetectionLoader, "unreadable")  # what is left out is known: no photo is decoded for that again

@@ -25,6 +25,7 @@ from fgvr.training.encoder import EncoderTrainer, train_encoder
 from fgvr.training.encoder_data import EncoderJob
 from fgvr.training.encoder_examples import EncoderTrainingError
 from fgvr.training.reporter import LocalReporter
+from tests.dying_reporter import DiesAfter, Killed
 from tests.fgvr.training.distilled_photos import job, photos, teacher
 from tests.two_processes import RankReporter, two_processes
 
@@ -164,17 +165,8 @@ def test_resumed_training_is_bit_equal(tmp_path: Path, backbone: str) -> None:
     task = job(tmp_path, network=network, held=4, epochs=4, backbone=backbone, backbone_args=arguments)
     train_encoder(task, whole)
 
-    class Killed(Exception):
-        """Stands for a worker that dies after its second epoch."""
-
-    class DiesAfterTwo(LocalReporter):
-        def report(self, metrics: dict[str, float], save: Any = None) -> None:
-            super().report(metrics, save)
-            if metrics["epoch"] == 2:
-                raise Killed
-
     with pytest.raises(Killed):
-        train_encoder(task, DiesAfterTwo(tmp_path / "parts"))
+        train_encoder(task, DiesAfter(tmp_path / "parts", 2))
     torch.manual_seed(99)  # nothing may depend on the state that the dead process left
     train_encoder(task, parts)
     assert [epoch["epoch"] for epoch in parts.history] == [3, 4]

@@ -20,6 +20,7 @@ from fgvr.training.reporter import LocalReporter
 from fgvr.training.semi import SemiTrainer, endless, taught_of, train_semi
 from fgvr.training.student import StudentTrainer
 from fgvr.training.student_data import StudentJob, StudentTrainingError
+from tests.dying_reporter import DiesAfter, Killed
 from tests.fgvr.training.coloured_photos import job, weights
 from tests.two_processes import RankReporter, two_processes
 
@@ -134,17 +135,8 @@ def test_resumed_training_is_bit_equal(tmp_path: Path, dies_after: int) -> None:
     whole, parts = LocalReporter(tmp_path / "whole"), LocalReporter(tmp_path / "parts")
     train_semi(task, whole)
 
-    class Killed(Exception):
-        """Stands for a worker that dies."""
-
-    class Dies(LocalReporter):
-        def report(self, metrics: Any, save: Any = None) -> None:
-            super().report(metrics, save)
-            if metrics["epoch"] == dies_after:
-                raise Killed
-
     with pytest.raises(Killed):
-        train_semi(task, Dies(tmp_path / "parts"))
+        train_semi(task, DiesAfter(tmp_path / "parts", dies_after))
     torch.manual_seed(99)
     train_semi(task, parts)
     for name in ("best", "last"):

@@ -26,6 +26,7 @@ from fgvr.training.loop import train
 from fgvr.training.reporter import LocalReporter
 from fgvr.training.student import StudentTrainer, train_student
 from fgvr.training.student_data import StudentJob, bounded_by_steps
+from tests.dying_reporter import DiesAfter, Killed
 from tests.fgvr.training.coloured_photos import job, taught, weights
 from tests.two_processes import RankReporter, two_processes
 
@@ -134,17 +135,8 @@ def test_resumed_training_is_bit_equal(tmp_path: Path, dies_after: int, teacher:
     whole, parts = LocalReporter(tmp_path / "whole"), LocalReporter(tmp_path / "parts")
     train_student(task, whole)
 
-    class Killed(Exception):
-        """Stands for a worker that dies."""
-
-    class Dies(LocalReporter):
-        def report(self, metrics, save=None):
-            super().report(metrics, save)
-            if metrics["epoch"] == dies_after:
-                raise Killed
-
     with pytest.raises(Killed):
-        train_student(task, Dies(tmp_path / "parts"))
+        train_student(task, DiesAfter(tmp_path / "parts", dies_after))
     Path(task.start or "").unlink()  # a resumed run does not need it
     torch.manual_seed(99)
     train_student(task, parts)

@@ -18,6 +18,7 @@ from fgvr.training.reporter import LocalReporter
 from fgvr.training.student import StudentTrainer, train_student
 from fgvr.training.student_data import StudentJob
 from fgvr.training.teacher import open_teacher, put_scores
+from tests.dying_reporter import DiesAfter, Killed
 from tests.fgvr.training.coloured_photos import TRUTH, job, photos, taught, weights
 from tests.two_processes import RankReporter, two_processes
 
@@ -45,17 +46,8 @@ def test_resumed_training_is_bit_equal(tmp_path):
     task = taught(task, tmp_path, kind="dkd", warmup_epochs=4)
     train_student(task, whole)
 
-    class Killed(Exception):
-        """Stands for a worker that dies after its second epoch."""
-
-    class DiesAfterTwo(LocalReporter):
-        def report(self, metrics, save=None):
-            super().report(metrics, save)
-            if metrics["epoch"] == 2:
-                raise Killed
-
     with pytest.raises(Killed):
-        train_student(task, DiesAfterTwo(tmp_path / "parts"))
+        train_student(task, DiesAfter(tmp_path / "parts", 2))
     torch.manual_seed(99)  # nothing may depend on the state that the dead process left
     train_student(task, parts)
     assert [epoch["epoch"] for epoch in parts.history] == [3, 4]
