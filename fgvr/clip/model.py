@@ -94,8 +94,10 @@ class ClipModel:
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Features of preprocessed images [N, 3, H, W]: L2-normalised float32 [N, dim] on the device."""
         network: Any = self.network
+        # Convolutions on a CPU are up to twice as fast on inputs that are channels-last in memory.
+        inputs = pixels.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         with self._autocast():
-            features = network.encode_image(pixels.to(self.device, non_blocking=True))
+            features = network.encode_image(inputs)
         return F.normalize(features.float(), dim=-1)
 
     def encode(self, pixels: Tensor) -> npt.NDArray[np.float32]:

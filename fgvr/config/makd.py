@@ -104,8 +104,9 @@ class Makd(Part):
     """Name of a timm model (paper: resnet18, resnet34, mobilenetv1_100, efficientnet_b0)."""
     weights: Tuned[str | None] = None
     """Pretrained weights of this backbone to start from: a file (.safetensors, .pth), a folder as timm saves it, a
-    model folder of an earlier student, a hub name (hf-hub:timm/resnet18.a1_in1k) or a tag of timm (a1_in1k); null: from
-    scratch (paper). The classifier is new. docs/pretrained.md."""
+    model folder of an earlier student, a hub name (hf-hub:timm/resnet18.a1_in1k), a tag of timm (a1_in1k), or `demo`
+    (backbone test_byobnet): it knows drawn birds only; null: from scratch (paper). The classifier is new.
+    docs/pretrained.md."""
     image_size: Basic[int] = Field(default=224, ge=16)
     """Side of the student's square input, in pixels: smaller is faster, larger shows finer details."""
     resize: int | None = Field(default=None, ge=16)

@@ -8,3 +8,6 @@ MLLM_PATH: Final = Path(__file__).parent / "models" / "mllm"
 
 CLIP_PATH: Final = Path(__file__).parent / "models" / "clip"
 """An open_clip folder: ``open_clip.create_model_and_transforms(f"local-dir:{CLIP_PATH}")``."""
+
+BACKBONE_PATH: Final = Path(__file__).parent / "models" / "backbone"
+"""A folder as timm saves it: the network that students start from (`makd.weights: demo`)."""

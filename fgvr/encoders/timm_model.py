@@ -57,8 +57,10 @@ class TimmModel:
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Floats:
         """Features of preprocessed images [N, 3, H, W]: L2-normalised float32 [N, dim]."""
+        # Convolutions on a CPU are up to twice as fast on inputs that are channels-last in memory.
+        inputs = pixels.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         with autocast(self.device, held(self.precision, self.device)):
-            features = self.network(pixels.to(self.device, non_blocking=True))
+            features = self.network(inputs)
         return np.asarray(F.normalize(features.float(), dim=-1).cpu().numpy(), dtype=np.float32)
 
 

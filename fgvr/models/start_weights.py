@@ -1,7 +1,7 @@
 """Which pretrained weights `makd.weights` names: found and identified before anything large is read.
 
-A file, a folder as timm saves it, the folder of an earlier student, a model on the hub, or a tag of timm, which is a
-model on the hub. What the file holds is compared with the backbone in `fgvr.models.start_match`.
+A file, a folder as timm saves it, the folder of an earlier student, a model on the hub, a tag of timm, which is a model
+on the hub, or `demo`: the network of drawn birds that comes with fgvr. What the file holds is compared with the backbone in `fgvr.models.start_match`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from fgvr import hub, storage
-from fgvr.config.model_names import HUB
+from fgvr.config.model_names import DEMO_MODEL, HUB
+from fgvr.demo.paths import BACKBONE_PATH
 from fgvr.digests import file_digest
 from fgvr.encoders.distilled import KIND as ENCODER
 from fgvr.encoders.timm_folder import (
@@ -98,7 +99,9 @@ def find_start(weights: str, backbone: str) -> StartWeights:
         StartError: there is no such file, folder or name, or it belongs to another architecture.
     """
     architecture = backbone.partition(".")[0]
-    if weights.startswith(HUB):
+    if weights == DEMO_MODEL:
+        found = _as_timm_saves(BACKBONE_PATH, "the demo's weights")
+    elif weights.startswith(HUB):
         found = _on_hub(weights)
     elif _is_place(weights):
         found = _in_place(weights)
