@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import fgvr  # noqa: F401  (before timm: see fgvr.torchvision_cpu)
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from benchmarks.demo_models.drawings import AttributeHeads, Drawings, draw_many, flip_some
@@ -63,6 +62,13 @@ def attributes_right(network: nn.Module, heads: AttributeHeads, drawings: Drawin
     parts = range(0, len(drawings), BATCH)
     right = [heads.right(network(inputs_of(images[i : i + BATCH])), looks[i : i + BATCH]) for i in parts]
     return float(torch.stack(right).mean())
+
+
+def load_backbone(folder: Path) -> Any:
+    """The network of a folder that `save` wrote, in evaluation mode: images to features [N, D]."""
+    network: Any = timm.create_model(BACKBONE, num_classes=0)
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    return network.eval()
 
 
 def save(network: Any, folder: Path) -> None:

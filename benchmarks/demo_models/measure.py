@@ -15,10 +15,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import harness
+from benchmarks.demo_models.backbone import inputs_of, load_backbone
 from benchmarks.demo_models.drawings import Drawings, draw_many
 from benchmarks.demo_models.mllm_language import INSTRUCTION, LABEL_PROMPT, truth_table
 from benchmarks.demo_models.reference import ReferenceMllm
-from fgvr.demo.paths import CLIP_PATH, MLLM_PATH
+from fgvr.demo.paths import BACKBONE_PATH, CLIP_PATH, MLLM_PATH
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.samples import DEMO_DIFFICULTY, TRAINING_DIFFICULTY
 from fgvr.demo.species import SPECIES
@@ -60,7 +61,17 @@ class ClipQuality:
     """Share of images for which the MLLM labels of the image and its two nearest others contain the true name."""
 
 
-Quality = TypeVar("Quality", MllmQuality, ClipQuality)
+@dataclass(frozen=True)
+class BackboneQuality:
+    """Shares at the demo's difficulty, 0 to 1."""
+
+    linear_probe: float
+    """Logistic regression on the features of ten images per class."""
+    neighbour_precision: float
+    """Share of the two nearest other images (by cosine) that have the same class, with ten images per class."""
+
+
+Quality = TypeVar("Quality", MllmQuality, ClipQuality, BackboneQuality)
 
 
 def drawings(seed: int, split: str, per_class: int, difficulty: float, random_share: float = 0.0) -> Drawings:
@@ -106,7 +117,6 @@ def aucs(truth: np.ndarray, p: np.ndarray) -> np.ndarray:
 def measure_clip(folder: Path, mllm_folder: Path, seed: int, per_class: int) -> ClipQuality:
     """Quality of a CLIP folder, with ten drawings per class for training and ``per_class`` for testing."""
     import open_clip
-    from sklearn.linear_model import LogisticRegression
 
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
@@ -127,20 +137,55 @@ def measure_clip(folder: Path, mllm_folder: Path, seed: int, per_class: int) -> 
     x_train, x_test = features(train), features(test)
     guess = (x_test @ text.T).argmax(dim=1).numpy()
     genus = np.array([species.genus for species in SPECIES])
-    probe = LogisticRegression(C=30, max_iter=1000).fit(x_train.numpy(), train.species)
-    scores = x_train @ x_train.T
-    scores.fill_diagonal_(-2)
-    nearest = scores.topk(2, dim=1).indices.numpy()
+    nearest = two_nearest(x_train)
     labels = np.array(ReferenceMllm(mllm_folder).label(train.images, LABEL_PROMPT))
     truth = np.array([SPECIES[s].name for s in train.species])
     candidates = np.concatenate([labels[:, None], labels[nearest]], axis=1)
     return ClipQuality(
         zero_shot=float((guess == test.species).mean()),
         zero_shot_genus=float((genus[guess] == genus[test.species]).mean()),
-        linear_probe=float(probe.score(x_test.numpy(), test.species)),
-        neighbour_precision=float((train.species[nearest] == train.species[:, None]).mean()),
+        linear_probe=linear_probe(x_train, train, x_test, test),
+        neighbour_precision=same_species(train, nearest),
         coverage=float((candidates == truth[:, None]).any(axis=1).mean()),
     )
+
+
+@torch.inference_mode()
+def measure_backbone(folder: Path, seed: int, per_class: int) -> BackboneQuality:
+    """Quality of the students' start, with ten drawings per class for training and ``per_class`` for testing."""
+    network = load_backbone(folder)
+
+    def features(birds: Drawings) -> torch.Tensor:
+        parts = torch.from_numpy(birds.images).split(240)
+        return torch.nn.functional.normalize(torch.cat([network(inputs_of(part)) for part in parts]), dim=1)
+
+    train = drawings(seed, "train", 10, DEMO_DIFFICULTY)
+    test = drawings(seed, "test", per_class, DEMO_DIFFICULTY)
+    x_train, x_test = features(train), features(test)
+    return BackboneQuality(
+        linear_probe=linear_probe(x_train, train, x_test, test),
+        neighbour_precision=same_species(train, two_nearest(x_train)),
+    )
+
+
+def linear_probe(x_train: torch.Tensor, train: Drawings, x_test: torch.Tensor, test: Drawings) -> float:
+    """Accuracy on the second drawings of a logistic regression on unit vectors of the first: float [N, D] each."""
+    from sklearn.linear_model import LogisticRegression
+
+    probe = LogisticRegression(C=30, max_iter=1000).fit(x_train.numpy(), train.species)
+    return float(probe.score(x_test.numpy(), test.species))
+
+
+def two_nearest(vectors: torch.Tensor) -> np.ndarray:
+    """Rows of the two nearest other unit vectors of each: int [N, 2]."""
+    scores = vectors @ vectors.T
+    scores.fill_diagonal_(-2)
+    return scores.topk(2, dim=1).indices.numpy()
+
+
+def same_species(birds: Drawings, nearest: np.ndarray) -> float:
+    """Share of neighbours int [N, K] that are of the drawing's own species."""
+    return float((birds.species[nearest] == birds.species[:, None]).mean())
 
 
 def mean_of(parts: list[Quality]) -> Quality:
@@ -149,7 +194,7 @@ def mean_of(parts: list[Quality]) -> Quality:
     return kind(**{f.name: round(float(np.mean([getattr(part, f.name) for part in parts])), 4) for f in fields(kind)})
 
 
-def write_card(folder: Path, quality: MllmQuality | ClipQuality, seeds: list[int]) -> None:
+def write_card(folder: Path, quality: MllmQuality | ClipQuality | BackboneQuality, seeds: list[int]) -> None:
     """Replace the JSON block of a model card by these numbers.
 
     Raises:
@@ -170,16 +215,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = harness.parser(__doc__, seeds=(7, 8, 9))
     parser.add_argument("--mllm", type=Path, default=MLLM_PATH, help="MLLM checkpoint (default: the shipped one)")
     parser.add_argument("--clip", type=Path, default=CLIP_PATH, help="CLIP folder (default: the shipped one)")
+    parser.add_argument("--backbone", type=Path, default=BACKBONE_PATH, help="timm folder (default: the shipped one)")
     parser.add_argument("--per-class", type=int, default=20, help="test drawings per species (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: %(default)s)")
-    parser.add_argument("--write-cards", action="store_true", help="update the numbers in both MODEL_CARD.md")
+    parser.add_argument("--write-cards", action="store_true", help="update the numbers in each MODEL_CARD.md")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     mllm = mean_of([measure_mllm(args.mllm, seed, args.per_class) for seed in args.seeds])
     clip = mean_of([measure_clip(args.clip, args.mllm, seed, args.per_class) for seed in args.seeds])
+    backbone = mean_of([measure_backbone(args.backbone, seed, args.per_class) for seed in args.seeds])
     with harness.reporting(args) as report:
-        report.say(json.dumps({"mllm": asdict(mllm), "clip": asdict(clip)}, indent=2))
+        report.say(json.dumps({"mllm": asdict(mllm), "clip": asdict(clip), "backbone": asdict(backbone)}, indent=2))
     if args.write_cards:
+        write_card(args.backbone, backbone, args.seeds)
         write_card(args.mllm, mllm, args.seeds)
         write_card(args.clip, clip, args.seeds)
 

@@ -1,7 +1,8 @@
 """Which pretrained weights `makd.weights` names: found and identified before anything large is read.
 
 A file, a folder as timm saves it, the folder of an earlier student, a model on the hub, a tag of timm, which is a model
-on the hub, or `demo`: the network of drawn birds that comes with fgvr. What the file holds is compared with the backbone in `fgvr.models.start_match`.
+on the hub, or `demo`: the network of drawn birds that comes with fgvr. What the file holds is compared with the
+backbone in `fgvr.models.start_match`.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def test_help_of_a_part_or_a_field(capsys: pytest.CaptureFixture[str]) -> None:
     # With a value that a preset gives it, and the bounds that are checked.
     assert page(capsys, "--help", "makd.epochs") == (
         "  --makd.epochs  (int; default 240)\n"
-        "      Passes over the training images; fewer train faster and less well. [at least 1; demo: 20]\n"
+        "      Passes over the training images; fewer train faster and less well. [at least 1; demo: 6]\n"
     )
     assert "[at least 1]" in page(capsys, "--config", "photos", "--help", "makd.epochs")
     # Of two kinds with the field, only the one that the preset has: demo draws its photos, a layout reads them.

@@ -39,6 +39,13 @@ COMMON = {
     "evaluate.report_images": "4",
     "cluster.num_cpus": "2",
     "evaluate.methods": "[mllm, zs_clip, prototypes, near, base, makd]",
+    # What the preset of the demo has said otherwise since the runs were made.
+    "aspects.max_images": "20000",
+    "makd.target": "auto",
+    "makd.weights": "null",
+    "makd.unasked_aspects": "none",
+    "makd.min_crop": "0.5",
+    "makd.lr": "0.2",
 }
 FINISHED: dict[str, str] = {}
 INTERRUPTED = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.demo_models import clip, mllm
+from benchmarks.demo_models import backbone, clip, mllm
 from benchmarks.demo_models.schedule import refuse_foreign
 
 
@@ -16,7 +16,7 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["IMG_1.jpg", "config.json"])  # the latter may be that of somebody's own model
-@pytest.mark.parametrize("module", [clip, mllm])
+@pytest.mark.parametrize("module", [backbone, clip, mllm])
 def test_the_commands_ask_before_they_train(
     tmp_path: Path, module: Any, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.demo_models.measure import drawings, measure_clip, measure_mllm
+from benchmarks.demo_models.measure import drawings, measure_backbone, measure_clip, measure_mllm
 from benchmarks.demo_models.mllm_language import INSTRUCTION, LABEL_PROMPT
 from benchmarks.demo_models.reference import ReferenceMllm
-from fgvr.demo.paths import CLIP_PATH, MLLM_PATH
+from fgvr.demo.paths import BACKBONE_PATH, CLIP_PATH, MLLM_PATH
 from fgvr.demo.questions import QUESTIONS
 from fgvr.demo.samples import DEMO_DIFFICULTY
 from fgvr.demo.species import SPECIES
@@ -26,9 +26,9 @@ def card(folder: Path) -> dict[str, float]:
 
 
 def test_the_weights_fit_into_ten_megabytes():
-    files = [path for folder in (MLLM_PATH, CLIP_PATH) for path in folder.rglob("*") if path.is_file()]
+    files = [path for folder in (MLLM_PATH, CLIP_PATH, BACKBONE_PATH) for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 10_000_000
-    for folder in (MLLM_PATH, CLIP_PATH):
+    for folder in (MLLM_PATH, CLIP_PATH, BACKBONE_PATH):
         assert "Apache-2.0" in (folder / "MODEL_CARD.md").read_text()
 
 
@@ -63,6 +63,12 @@ def test_the_clip_is_as_good_as_its_card_says():
     assert measured.linear_probe == pytest.approx(promised["linear_probe"], abs=0.07)
     assert measured.neighbour_precision == pytest.approx(promised["neighbour_precision"], abs=0.07)
     assert measured.coverage == pytest.approx(promised["coverage"], abs=0.07)
+
+
+def test_the_backbone_is_as_good_as_its_card_says():
+    measured, promised = measure_backbone(BACKBONE_PATH, seed=31, per_class=10), card(BACKBONE_PATH)
+    assert measured.linear_probe == pytest.approx(promised["linear_probe"], abs=0.07)
+    assert measured.neighbour_precision == pytest.approx(promised["neighbour_precision"], abs=0.07)
 
 
 def test_a_name_after_sixteen_context_tokens_fits_into_clip():

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.demo_models import clip, mllm
+from benchmarks.demo_models import backbone, clip, mllm
 from benchmarks.demo_models.clip import caption_names, encode_text, multi_positive_loss, preprocess, same_looks_loss
 from benchmarks.demo_models.drawings import draw_many
 from benchmarks.demo_models.reference import ReferenceMllm
 from fgvr.demo.species import SPECIES
+from fgvr.models.start_weights import find_start
 
 
 @pytest.mark.slow
@@ -37,6 +38,16 @@ def test_the_mllm_script_writes_a_checkpoint_that_answers(tmp_path):
     assert p.shape == mass.shape == (3, 2)
     assert ((p > 0) & (p < 1)).all()
     assert len(reference.label(images, "Provide a label.")) == 3
+
+
+def test_the_backbone_script_writes_weights_that_students_start_from(tmp_path):
+    backbone.main(["--output", str(tmp_path), "--scale", "0.002", "--seed", "5"])
+    start = find_start(str(tmp_path), backbone.BACKBONE)
+    assert (start.mean, start.std) == ((0.5,) * 3, (0.25,) * 3)
+    network = backbone.load_backbone(tmp_path)
+    pixels = backbone.inputs_of(torch.zeros(2, 64, 64, 3, dtype=torch.uint8))
+    assert pixels.mean().item() == -2  # black: (0 − 0.5) / 0.25
+    assert network(pixels).shape == (2, network.num_features)
 
 
 def test_the_contrastive_loss_by_hand():

@@ -139,6 +139,14 @@ def found_again(folder: Path) -> Any:
     return find_start(f"file://{folder}/", BACKBONE)
 
 
+def test_the_demos_weights_are_of_its_backbone() -> None:
+    assert start("demo", "test_byobnet").sentence.startswith("the demo's weights: ")
+    found = find_start("demo", "test_byobnet")
+    assert (found.mean, found.std) == ((0.5,) * 3, (0.25,) * 3)
+    with pytest.raises(StartError, match="these are weights of test_byobnet; take that as makd.backbone"):
+        find_start("demo", "resnet18")
+
+
 def test_a_distilled_encoder_gives_its_backbone_and_its_input(tmp_path: Path) -> None:
     table = tmp_path / "table"
     made = DistilledSpec(BACKBONE, replace(timm_preprocess(BACKBONE, 64), mean=(0.1, 0.2, 0.3)))
