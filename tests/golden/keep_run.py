@@ -43,7 +43,6 @@ COMMON = {
     "aspects.max_images": "20000",
     "makd.target": "auto",
     "makd.weights": "null",
-    "makd.unasked_aspects": "none",
     "makd.min_crop": "0.5",
     "makd.lr": "0.2",
 }

@@ -47,7 +47,6 @@ EARLIER: dict[str, dict[str, Any]] = {
     "makd": {
         "weights": None,
         "target": "auto",
-        "unasked_aspects": "none",
         "min_crop": 0.5,
         "epochs": 20,
         "lr": 0.2,

@@ -143,7 +143,7 @@ def test_the_demos_weights_are_of_its_backbone() -> None:
     assert start("demo", "test_byobnet").sentence.startswith("the demo's weights: ")
     found = find_start("demo", "test_byobnet")
     assert (found.mean, found.std) == ((0.5,) * 3, (0.25,) * 3)
-    with pytest.raises(StartError, match="these are weights of test_byobnet; take that as makd.backbone"):
+    with pytest.raises(StartError, match="these are weights of test_byobnet"):
         find_start("demo", "resnet18")
 
 
