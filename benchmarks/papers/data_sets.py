@@ -17,8 +17,10 @@ import yaml
 
 from benchmarks import harness
 from benchmarks.grocery.models import DEFAULT_OUT
+from fgvr.config.load import read_preset
 from fgvr.config.tree import merge, nested
 from fgvr.errors import UserError
+from pipelines.command import PRESETS
 
 DEMO_FOLDER: Final = Path("~/.cache/fgvr/demo")
 LISTING: Final = "list"
@@ -63,6 +65,20 @@ def table_parser(doc: str | None, tables: Iterable[str], out: str) -> argparse.A
         "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="config fields of all data sets"
     )
     return parser
+
+
+AS_IN_PAPERS: Final[dict[str, Any]] = {
+    "ingest": {"source": {"train_per_class": 30}},
+    "aspects": {"max_images": 20_000},
+    "makd": {"weights": None, "target": "auto", "min_crop": 0.5, "epochs": 20, "lr": 0.2},
+}
+"""The papers' setting on the drawn field guide: students from scratch, on true classes, every image asked about."""
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The config of a data set; the demo's as the papers train, where the demo itself shows what pools bring."""
+    tree = dict(read_preset(name, PRESETS))
+    return merge(tree, AS_IN_PAPERS) if name == "demo" else tree
 
 
 def changed(tree: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:

@@ -25,7 +25,14 @@ import yaml
 from benchmarks import harness
 from benchmarks.grocery.photos import data_folder
 from benchmarks.harness import Line, markdown, mean_and_deviation
-from benchmarks.papers.data_sets import OwnModel, changed, ending_in_words, grocery_models, table_parser
+from benchmarks.papers.data_sets import (
+    OwnModel,
+    changed,
+    ending_in_words,
+    grocery_models,
+    preset,
+    table_parser,
+)
 from benchmarks.papers.makd_rows import GRIDS, SLOWER, TAUGHT, TINY, TOP1, Cell, Grid, Setting, grid
 from benchmarks.papers.makd_rows import Line as Row
 from benchmarks.papers.makd_runs import open_students
@@ -34,9 +41,7 @@ from cluster.console import show_progress
 from cluster.session import ray_session
 from fgvr.config import build
 from fgvr.config.data import BirdScenesSource, CocoSource, FieldGuideSource, LayoutSource
-from fgvr.config.load import read_preset
 from fgvr.demo.questions import QUESTIONS
-from pipelines.command import PRESETS
 
 PUBLISHED = Path(__file__).with_name("makd_published.yaml")
 
@@ -68,7 +73,7 @@ def find_data_set(name: str, args: argparse.Namespace, out: Path) -> DataSet:
     if name == "grocery":
         tree, own = grocery_students(data_folder(), args.models.expanduser(), out)
     else:
-        tree, own = read_preset(name, PRESETS), {}
+        tree, own = preset(name), {}
     tree = changed(tree, args.set)
     source = build(tree).ingest.source
     if isinstance(source, FieldGuideSource):
@@ -105,7 +110,7 @@ def grocery_students(data: Path, models: Path, out: Path) -> tuple[dict[str, Any
     questions = out / "grocery-questions.txt"
     questions.parent.mkdir(parents=True, exist_ok=True)
     questions.write_text("".join(f"{text}\n" for text in read_table().texts))
-    recipe = read_preset("demo", PRESETS)["makd"]
+    recipe = preset("demo")["makd"]
     tree = {
         "ingest": {"source": {"kind": "layout", "name": "grocery", "path": str(data)}},
         "questions": {"file": str(questions)},

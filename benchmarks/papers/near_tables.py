@@ -23,7 +23,15 @@ from typing import Any
 from benchmarks import harness
 from benchmarks.grocery.halves import grocery_tree
 from benchmarks.grocery.photos import data_folder
-from benchmarks.papers.data_sets import OwnModel, changed, demo_models, ending_in_words, grocery_models, table_parser
+from benchmarks.papers.data_sets import (
+    OwnModel,
+    changed,
+    demo_models,
+    ending_in_words,
+    grocery_models,
+    preset,
+    table_parser,
+)
 from benchmarks.papers.experts import answering
 from benchmarks.papers.near_print import FIVE, average, cost_table, draw, scores_table
 from benchmarks.papers.near_rows import TABLES, Row
@@ -32,11 +40,9 @@ from cluster.console import show_progress
 from cluster.session import ray_session
 from fgvr.config import build
 from fgvr.config.data import FieldGuideSource, LayoutSource
-from fgvr.config.load import read_preset
 from fgvr.config.model_names import DEMO_MODEL
 from fgvr.config.models import VllmBackend
 from fgvr.config.tree import merge
-from pipelines.command import PRESETS
 
 EXPERTS_PORT = 8123
 """Always the same: a server's address is part of what its answers are known by."""
@@ -63,7 +69,7 @@ class DataSet:
 
 def find_data_set(name: str, out: Path, models: Path, changes: Sequence[str]) -> DataSet:
     """Read a config; raises UserError where there is none, or `grocery` has no models."""
-    tree = grocery_tree(data_folder(), models, out) if name == "grocery" else read_preset(name, PRESETS)
+    tree = grocery_tree(data_folder(), models, out) if name == "grocery" else preset(name)
     tree = changed(tree, changes)
     if name == "grocery":
         return DataSet(name, tree, "", "grocer", grocery_models(models))
