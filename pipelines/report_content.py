@@ -200,6 +200,7 @@ def learned_from(run: Run, method: str) -> str:
             return "true classes"
         count = int(run.table(method).extra.get("images", 0))
         source = f"{NAMERS[named_by]} of {count:,} images; these learned from " if count else f"{NAMERS[named_by]}, of "
+        method = named_by
     elif method not in {"near", "label_prototypes", "heads"}:
         return ""
     source += _titles(config)[0] if config.label.combine == "first" else " and ".join(_titles(config)) + " together"

@@ -156,8 +156,9 @@ def measure_backbone(folder: Path, seed: int, per_class: int) -> BackboneQuality
     network = load_backbone(folder)
 
     def features(birds: Drawings) -> torch.Tensor:
-        parts = torch.from_numpy(birds.images).split(240)
-        return torch.nn.functional.normalize(torch.cat([network(inputs_of(part)) for part in parts]), dim=1)
+        images = torch.from_numpy(birds.images)
+        parts = [network(inputs_of(images[first : first + 240])) for first in range(0, len(images), 240)]
+        return torch.nn.functional.normalize(torch.cat(parts), dim=1)
 
     train = drawings(seed, "train", 10, DEMO_DIFFICULTY)
     test = drawings(seed, "test", per_class, DEMO_DIFFICULTY)

@@ -69,6 +69,7 @@ def table_parser(doc: str | None, tables: Iterable[str], out: str) -> argparse.A
 
 AS_IN_PAPERS: Final[dict[str, Any]] = {
     "ingest": {"source": {"train_per_class": 30}},
+    "label": {"images": {"per_class": 10, "max_images": 20_000}},
     "aspects": {"max_images": 20_000},
     "makd": {"weights": None, "target": "auto", "min_crop": 0.5, "epochs": 20, "lr": 0.2},
 }

@@ -99,8 +99,8 @@ def test_help_of_a_part_or_a_field(capsys: pytest.CaptureFixture[str]) -> None:
     assert "[at least 1]" in page(capsys, "--config", "photos", "--help", "makd.epochs")
     # Of two kinds with the field, only the one that the preset has: demo draws its photos, a layout reads them.
     said = page(capsys, "--help", "ingest.source.train_per_class")
-    assert (said.count("--ingest.source.train_per_class"), said.count("demo: 30")) == (2, 1)
-    assert "demo: 30" in said.partition("Training drawings per species.")[2]
+    assert (said.count("--ingest.source.train_per_class"), said.count("demo: 100")) == (2, 1)
+    assert "demo: 100" in said.partition("Training drawings per species.")[2]
     assert "\n      No teacher: class targets alone. [the default]\n" in page(capsys, "--help", "makd.distillation")
 
 

@@ -59,7 +59,7 @@ EVERYTHING: dict[str, Any] = {
     # The one drawn source with boxes, for the detector.
     "ingest": {"source": {"kind": "bird_scenes"}, "limits": {"cut_bottom": 20, "allowed_roots": ["s3://photos"]}},
     "label": {
-        "images": {"max_images": 6},
+        "images": {"max_images": 6, "per_class": 10},
         "samples": 2,
         "listed": 3,
         "answer": "structured",
