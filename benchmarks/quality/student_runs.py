@@ -1,11 +1,12 @@
 """A student trained on some photos of a data set and scored on others, as the benchmarks on real photos need it.
 
 The product's own training loop on the product's own examples, in one process, without Ray and without tables: what a
-run writes lies in a temporary folder and is gone afterwards.
+run writes lies in a temporary folder and is gone afterwards, but for decoded photos in the product's cache.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -103,8 +104,8 @@ class StudentRuns:
             reporter = LocalReporter(folder / "run")
             student_loop(job.settings)(job, reporter)
             if keep is not None:
-                (reporter.checkpoint / "last").rename(keep)
-            return self._accuracy(keep or reporter.checkpoint / "last", job.spec)
+                shutil.copytree(reporter.checkpoint / "last", keep)
+            return self._accuracy(reporter.checkpoint / "last", job.spec)
 
     def vectors(self, photos: Photos, size: int) -> Floats:
         """Features of EfficientNet-Lite0's ImageNet weights at an input of `size` pixels, float32 [N, 1280]."""
@@ -146,8 +147,7 @@ class StudentRuns:
         ).write(str(folder / "examples"))
         taught = settings.distillation
         teacher = None if taught.kind == "none" else taught.teacher
-        cache = str(folder / "cache")
-        return StudentJob(str(folder / "examples"), spec, settings, ImageLimits(), 1.0, cache, teacher, start=start)
+        return StudentJob(str(folder / "examples"), spec, settings, ImageLimits(), teacher=teacher, start=start)
 
     def _accuracy(self, folder: Path, spec: StudentSpec) -> float:
         """Of the student in a folder; the test photos are decoded once per input size."""
