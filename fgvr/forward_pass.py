@@ -1,9 +1,9 @@
-"""How many images go through a network at once where it only predicts: decided in this one place.
+"""How many images go through a network at once where it only predicts, and what memory that takes: decided here.
 
-On a GPU as many as the caller has. On a CPU no more than keep every activation below the size from which the C library
-takes memory from the system anew for each tensor and gives it back afterwards. The system fills such memory with
-zeros, page by page: of EfficientNet-Lite0's time at 224 pixels that was half in passes of 64 images, and nothing in
-passes of 6 (docs/scaling.md). Smaller passes also need less memory.
+On a GPU as many as the caller has. On a CPU so many that the memory of their activations is used again. The C library
+takes memory for larger tensors from the system and gives it back as soon as they are freed, and the system fills what
+it gives with zeros, page by page: of EfficientNet-Lite0's time at 224 pixels that was half in passes of 64 images, and
+nothing in passes of 6 (docs/scaling.md). Smaller passes also need less memory.
 
 The number follows from the size of the images alone, not from a measurement, so that the same files give the same
 numbers every time. Between passes of different sizes results differ by rounding only.
@@ -11,8 +11,10 @@ numbers every time. Between passes of different sizes results differ by rounding
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 QUICK_BYTES: Final = 32 * 2**20
-"""Most bytes of a tensor whose memory is reused: glibc's upper limit of its growing mmap threshold on 64-bit systems
-(DEFAULT_MMAP_THRESHOLD_MAX, mallopt(3)). Other C libraries have other limits; then this is only a small pass."""
+"""Most bytes of a tensor whose memory is used again: the most to which glibc raises its limit by itself
+(DEFAULT_MMAP_THRESHOLD_MAX on 64-bit systems, mallopt(3)). With other C libraries it is only a size of passes."""
+KEPT_BYTES: Final = 8 * QUICK_BYTES
+"""Free memory that the process keeps: all activations that live at once, with room. By itself glibc keeps twice the
+largest block that it has freed so far, which is too little for the two or three largest activations together."""
 BYTES_PER_PIXEL: Final = 96
 """Bytes of the largest float32 activation per pixel of the input. It is that of the networks that people choose for
 CPUs: 96 channels at half the resolution (the first expansion of EfficientNets), or 384 at a quarter (ConvNeXts, Swin).
@@ -54,7 +59,25 @@ def in_passes(network: Callable[[Tensor], Tensor], images: Tensor, device: torch
     """
     import torch
 
+    if torch.device(device).type == "cpu":
+        _keep_memory()
     size = images_per_pass(math.prod(images.shape[1:]) // CHANNELS, device)
     if size is None or len(images) <= size:
         return network(images)
-    return torch.cat([network(some) for some in images.split(size)])
+    return torch.cat([network(some) for some in torch.split(images, size)])
+
+
+M_TRIM_THRESHOLD: Final = -1
+M_MMAP_THRESHOLD: Final = -3
+"""Parameters of glibc's mallopt(3) (malloc.h)."""
+
+
+@cache
+def _keep_memory() -> None:
+    """Let glibc keep the memory of freed activations, once per process; other C libraries are left as they are."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # macOS, musl and Windows have no such function
+        return
+    mallopt(M_MMAP_THRESHOLD, QUICK_BYTES)
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
