@@ -21,6 +21,7 @@ from fgvr.clip.prompt_layout import Tokenizer
 from fgvr.clip.source import ClipError, ClipSource, find_clip
 from fgvr.clip.text_tower import TextTower, UnsupportedTextTowerError
 from fgvr.config.models import Clip
+from fgvr.forward_pass import in_passes
 from fgvr.hub import PICKLED
 from fgvr.precision import Precision, autocast, automatic, held
 
@@ -93,6 +94,9 @@ class ClipModel:
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Features of preprocessed images [N, 3, H, W]: L2-normalised float32 [N, dim] on the device."""
+        return in_passes(self._image_features, pixels, self.device)
+
+    def _image_features(self, pixels: Tensor) -> Tensor:
         network: Any = self.network
         # Convolutions on a CPU are up to twice as fast on inputs that are channels-last in memory.
         inputs = pixels.to(self.device, non_blocking=True, memory_format=torch.channels_last)

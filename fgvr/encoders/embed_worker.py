@@ -36,7 +36,7 @@ class EmbedWorker:
     Args:
         encoder: the model.
         limits: limits on reading an image.
-        batch_images: images per forward pass.
+        batch_images: most images per forward pass (`fgvr.forward_pass`).
         device: where the model runs; None: the GPU if there is one.
         views: 0: one vector for the whole image, with the model's own preprocessing. Above 0: vectors of this many
             augmented views, concatenated in a row's vector.

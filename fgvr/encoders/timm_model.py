@@ -24,6 +24,7 @@ from fgvr.arrays import Floats
 from fgvr.encoders import weight_file
 from fgvr.encoders.distilled import DistilledEncoder, DistilledFolderError, load_head
 from fgvr.encoders.timm_source import TimmError, TimmSource
+from fgvr.forward_pass import in_passes
 from fgvr.precision import Precision, autocast, held
 
 _log = logging.getLogger(__name__)
@@ -57,11 +58,15 @@ class TimmModel:
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Floats:
         """Features of preprocessed images [N, 3, H, W]: L2-normalised float32 [N, dim]."""
+        features = in_passes(self._forward, pixels, self.device)
+        return np.asarray(features.cpu().numpy(), dtype=np.float32)
+
+    def _forward(self, pixels: Tensor) -> Tensor:
         # Convolutions on a CPU are up to twice as fast on inputs that are channels-last in memory.
         inputs = pixels.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         with autocast(self.device, held(self.precision, self.device)):
             features = self.network(inputs)
-        return np.asarray(F.normalize(features.float(), dim=-1).cpu().numpy(), dtype=np.float32)
+        return F.normalize(features.float(), dim=-1)
 
 
 def load_timm(source: TimmSource, device: str | torch.device = "cpu", precision: Precision | None = None) -> TimmModel:

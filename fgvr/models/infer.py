@@ -78,7 +78,7 @@ class InferSettings:
         model: URI of a model folder.
         limits: limits on reading an image.
         abstain_below: predictions with a lower score are marked as abstained.
-        batch_images: images per forward pass.
+        batch_images: most images per forward pass (`fgvr.forward_pass`).
         device: where the model runs; None: a GPU if there is one.
         threads: threads that read and prepare images.
         begun: precision that the table's first worker settled on; see `fgvr.precision.held`.

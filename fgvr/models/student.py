@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import fgvr
 from fgvr.config.data import ImageLimits
 from fgvr.errors import UserError
+from fgvr.forward_pass import in_passes
 from fgvr.images.read import decode_pixels
 from fgvr.mllm.choices import ChoiceQuestion
 from fgvr.models.base import (
@@ -337,11 +338,14 @@ class StudentClassifier(PreparedClassifier):
     @torch.inference_mode()
     def predict(self, prepared: torch.Tensor) -> Outputs:
         """Probabilities for uint8 [N, S, S, 3]."""
-        inputs = self.spec.preprocess.normalise(prepared.to(self.device, non_blocking=True))
-        with autocast(self.device, self.precision):
-            outputs = self.model(inputs)
-        classes, aspects = self.spec.split(outputs.float())
+        classes, aspects = self.spec.split(in_passes(self._forward, prepared, self.device))
         return Outputs(
             scores=classes.softmax(dim=1).cpu().numpy(),
             p_yes=aspects.sigmoid().cpu().numpy() if self.questions else None,
         )
+
+    def _forward(self, prepared: Tensor) -> Tensor:
+        inputs = self.spec.preprocess.normalise(prepared.to(self.device, non_blocking=True))
+        with autocast(self.device, self.precision):
+            outputs: Tensor = self.model(inputs)
+        return outputs.float()

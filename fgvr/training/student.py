@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from fgvr import storage
 from fgvr.array_files import open_array
 from fgvr.config import NoDistillation
+from fgvr.forward_pass import in_passes
 from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.models.base import WEIGHTS_FILE
 from fgvr.models.student import build_student, save_student
@@ -260,7 +262,8 @@ class StudentTrainer(EpochTrainer[Batch]):
             if not len(batch.positions):  # fewer images than workers in the last batch
                 continue
             classes, _ = self._targets(batch)
-            outputs = self._forward(self.student, batch.pixels.to(self.device, non_blocking=True))
+            pixels = batch.pixels.to(self.device, non_blocking=True)
+            outputs = in_passes(partial(self._forward, self.student), pixels, self.device)
             right = self.job.spec.predicted(outputs) == classes
             counts += torch.stack([right.sum(), (classes != UNKNOWN_CLASS).sum()])
         right_count, count = sum_over_workers(counts, self.reporter.world_size).tolist()
