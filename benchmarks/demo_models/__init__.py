@@ -1,1 +1,1 @@
-"""The recipe of the two tiny models that the package ships: trained from scratch on drawings of their own."""
+"""The recipe of the three tiny models that the package ships: trained from scratch on drawings of their own."""

@@ -1,4 +1,4 @@
-"""Trains the network that the demo's students start from: about ten minutes on one core.
+"""Trains the network that the demo's students start from: ten to fifteen minutes on one core.
 
     python -m benchmarks.demo_models.backbone --output fgvr/demo/models/backbone
 
@@ -60,8 +60,8 @@ def attributes_right(network: nn.Module, heads: AttributeHeads, drawings: Drawin
     """Share of right attributes of drawings, over all of them."""
     images, looks = torch.from_numpy(drawings.images), torch.from_numpy(drawings.looks)
     parts = range(0, len(drawings), BATCH)
-    right = [heads.right(network(inputs_of(images[i : i + BATCH])), looks[i : i + BATCH]) for i in parts]
-    return float(torch.stack(right).mean())
+    features = torch.cat([network(inputs_of(images[i : i + BATCH])) for i in parts])
+    return float(heads.right(features, looks).mean())
 
 
 def load_backbone(folder: Path) -> Any:

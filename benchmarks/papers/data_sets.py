@@ -71,7 +71,7 @@ AS_IN_PAPERS: Final[dict[str, Any]] = {
     "ingest": {"source": {"train_per_class": 30}},
     "label": {"images": {"per_class": 10, "max_images": 20_000}},
     "aspects": {"max_images": 20_000},
-    "makd": {"weights": None, "target": "auto", "min_crop": 0.5, "epochs": 20, "lr": 0.2},
+    "makd": {"weights": None, "target": "auto", "min_crop": 0.5, "epochs": 20, "lr": 0.2, "workers": {"num_cpus": 2}},
 }
 """The papers' setting on the drawn field guide: students from scratch, on true classes, every image asked about."""
 

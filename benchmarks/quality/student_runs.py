@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,6 @@ class Photos:
             None if self.p_yes is None else self.p_yes[rows],
             None if self.weights is None else self.weights[rows],
         )
-
-    def without_classes(self) -> Photos:
-        """The same, as if nobody had named them."""
-        return replace(self, classes=np.full(len(self), -1), p_yes=None, weights=None)
 
 
 def drawn(classes: Ids, per_class: int, seed: int) -> Ids:

@@ -1,1 +1,1 @@
-"""The drawn field guide: synthetic fine-grained birds, and two tiny models trained on other drawings."""
+"""The drawn field guide: synthetic fine-grained birds, and three tiny models trained on other drawings."""

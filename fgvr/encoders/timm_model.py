@@ -24,7 +24,7 @@ from fgvr.arrays import Floats
 from fgvr.encoders import weight_file
 from fgvr.encoders.distilled import DistilledEncoder, DistilledFolderError, load_head
 from fgvr.encoders.timm_source import TimmError, TimmSource
-from fgvr.forward_pass import in_passes
+from fgvr.forward_pass import in_passes, memory_format
 from fgvr.precision import Precision, autocast, held
 
 _log = logging.getLogger(__name__)
@@ -62,8 +62,7 @@ class TimmModel:
         return np.asarray(features.cpu().numpy(), dtype=np.float32)
 
     def _forward(self, pixels: Tensor) -> Tensor:
-        # Convolutions on a CPU are up to twice as fast on inputs that are channels-last in memory.
-        inputs = pixels.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        inputs = pixels.to(self.device, non_blocking=True, memory_format=memory_format(self.device))
         with autocast(self.device, held(self.precision, self.device)):
             features = self.network(inputs)
         return F.normalize(features.float(), dim=-1)

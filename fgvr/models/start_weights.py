@@ -111,7 +111,7 @@ def find_start(weights: str, backbone: str) -> StartWeights:
     if found.architecture not in {None, architecture}:
         raise StartError(
             f"{FIELD} = {weights}: these are weights of {found.architecture}; take that as makd.backbone, or weights "
-            f"of {architecture}"
+            f"of {architecture}; null trains from scratch"
         )
     return found
 
