@@ -3,7 +3,7 @@
 On a GPU as many as the caller has. On a CPU so many that the memory of their activations is used again. The C library
 takes memory for larger tensors from the system and gives it back as soon as they are freed, and the system fills what
 it gives with zeros, page by page: of EfficientNet-Lite0's time at 224 pixels that was half in passes of 64 images, and
-nothing in passes of 6 (docs/scaling.md). Smaller passes also need less memory.
+nothing in passes of 6 (docs/benchmarks.md). Smaller passes also need less memory.
 
 The number follows from the size of the images alone, not from a measurement, so that the same files give the same
 numbers every time. Between passes of different sizes results differ by rounding only.
