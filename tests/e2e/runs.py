@@ -23,7 +23,7 @@ TRUE_CLASSES = {
     "makd.lr": "0.2",
     "evaluate.methods": "[mllm, zs_clip, near, base, makd]",
 }
-"""Students from scratch on the classes of all drawings, as in the papers, where the demo's learn what prototypes name."""
+"""Students from scratch, on true classes, as in the papers; the demo's learn what prototypes name."""
 TINY = {
     **TRUE_CLASSES,
     "ingest.source.kind": "field_guide",
