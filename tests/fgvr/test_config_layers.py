@@ -150,8 +150,8 @@ def test_null_is_said_and_words_are_words(monkeypatch: pytest.MonkeyPatch) -> No
     [
         # A preset's choice counts instead, which the person who types the flag does not see.
         (
-            ["--label.images.max_images", "500"],
-            "--label.images.max_images has no effect: label.images.per_class = 10 counts; set it to null where null is "
+            ["--config", "cub", "--label.images.max_images", "500"],
+            "--label.images.max_images has no effect: label.images.per_class = 3 counts; set it to null where null is "
             "meant",
         ),
         (["--label.images", "{max_images: 500, per_class: null}"], None),
