@@ -3,7 +3,8 @@
 On a GPU as many as the caller has. On a CPU so many that the memory of their activations is used again. The C library
 takes memory for larger tensors from the system and gives it back as soon as they are freed, and the system fills what
 it gives with zeros, page by page: of EfficientNet-Lite0's time at 224 pixels that was half in passes of 64 images, and
-nothing in passes of 6 (docs/benchmarks.md). Smaller passes also need less memory.
+nothing in passes of 6 (docs/benchmarks.md). Smaller passes also need less memory; up to `KEPT_BYTES` of what was freed
+stays with the process.
 
 The number follows from the size of the images alone, not from a measurement, so that the same files give the same
 numbers every time. Between passes of different sizes results differ by rounding only.
@@ -30,12 +31,13 @@ largest block that it has freed so far, which is too little for the two or three
 BYTES_PER_PIXEL: Final = 96
 """Bytes of the largest float32 activation per pixel of the input. It is that of the networks that people choose for
 CPUs: 96 channels at half the resolution (the first expansion of EfficientNets), or 384 at a quarter (ConvNeXts, Swin).
-ResNets have 64, ViTs with patches of 16 pixels 12 to 48, MobileNetV3 18."""
+ResNets have 64, ViTs with patches of 16 pixels 12 to 48, MobileNetV3-Small 18."""
 QUICK_PIXELS: Final = QUICK_BYTES // BYTES_PER_PIXEL
 """Pixels of all images of a pass on a CPU: 6 images of 224 × 224, 13 of 160 × 160, 85 of 64 × 64."""
 
-
 CHANNELS: Final = 3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt(3) (malloc.h)."""
 
 
 def images_per_pass(pixels: int, device: torch.device | str) -> int | None:
@@ -75,11 +77,6 @@ def in_passes(network: Callable[[Tensor], Tensor], images: Tensor, device: torch
     if size is None or len(images) <= size:
         return network(images)
     return torch.cat([network(some) for some in torch.split(images, size)])
-
-
-M_TRIM_THRESHOLD: Final = -1
-M_MMAP_THRESHOLD: Final = -3
-"""Parameters of glibc's mallopt(3) (malloc.h)."""
 
 
 @cache

@@ -18,12 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmarks.demo_models.drawings import AttributeHeads, Drawings, draw_many, flip_some
-from benchmarks.demo_models.schedule import Learner, batches, refuse_foreign, scaled, training_parser
+from benchmarks.demo_models.drawings import DIFFICULTY, AttributeHeads, Drawings, draw_many, flip_some
+from benchmarks.demo_models.schedule import Learner, batches, half_precision, refuse_foreign, scaled, training_parser
 
 BACKBONE: Final = "test_byobnet"
 MEAN, STD, SIDE = 0.5, 0.25, 64
-DIFFICULTY: Final = (0.5, 1.5)
 DRAWINGS, STEPS, BATCH = 60_000, 3_000, 128
 MEASURED: Final = 4_000
 """Drawings on which the attributes are counted at the end."""
@@ -56,12 +55,17 @@ def train(network: nn.Module, heads: AttributeHeads, drawings: Drawings, *, step
 
 
 @torch.inference_mode()
+def features_of(network: nn.Module, drawings: Drawings) -> Tensor:
+    """The network's features of drawings, float [N, D]."""
+    images = torch.from_numpy(drawings.images)
+    parts = range(0, len(images), BATCH)
+    return torch.cat([network(inputs_of(images[first : first + BATCH])) for first in parts])
+
+
+@torch.inference_mode()
 def attributes_right(network: nn.Module, heads: AttributeHeads, drawings: Drawings) -> float:
     """Share of right attributes of drawings, over all of them."""
-    images, looks = torch.from_numpy(drawings.images), torch.from_numpy(drawings.looks)
-    parts = range(0, len(drawings), BATCH)
-    features = torch.cat([network(inputs_of(images[i : i + BATCH])) for i in parts])
-    return float(heads.right(features, looks).mean())
+    return float(heads.right(features_of(network, drawings), torch.from_numpy(drawings.looks)).mean())
 
 
 def load_backbone(folder: Path) -> Any:
@@ -82,11 +86,7 @@ def save(network: Any, folder: Path) -> None:
         "pretrained_cfg": {**data, "crop_pct": 1.0, "num_classes": 0},
     }
     (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
-    state = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in network.state_dict().items()
-    }
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(half_precision(network), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def main(arguments: list[str] | None = None) -> None:

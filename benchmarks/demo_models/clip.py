@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.demo_models.drawings import AttributeHeads, Drawings, draw_many, flip_some
-from benchmarks.demo_models.schedule import Learner, batches, refuse_foreign, scaled, training_parser
+from benchmarks.demo_models.drawings import DIFFICULTY, AttributeHeads, Drawings, draw_many, flip_some
+from benchmarks.demo_models.schedule import Learner, batches, half_precision, refuse_foreign, scaled, training_parser
 from benchmarks.demo_models.tokenizers import clip_tokenizer
 from fgvr.demo.captions import describe, name_caption
 from fgvr.demo.species import SPECIES, siblings
@@ -81,11 +81,7 @@ def save_clip(model: open_clip.CLIP, tokenizer: PreTrainedTokenizerFast, folder:
     folder.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": MODEL_CONFIG, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    weights = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in model.state_dict().items()
-    }
-    save_file(weights, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+    save_file(half_precision(model), folder / "open_clip_model.safetensors", metadata={"format": "pt"})
     tokenizer.save_pretrained(folder)
 
 
@@ -214,7 +210,6 @@ def cache_features(model: open_clip.CLIP, images: np.ndarray, rng: np.random.Gen
     return torch.cat(chunks)
 
 
-DIFFICULTY = (0.5, 1.5)
 LOOKS_STEPS, LOOKS_DRAWINGS = 2000, 60_000
 NAMES_STEPS, NAMES_DRAWINGS = 75, 20_000
 

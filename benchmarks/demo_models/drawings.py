@@ -16,6 +16,9 @@ from fgvr.demo.species import OPTIONS
 ATTRIBUTE_SIZES: Final = tuple(len(values) for values in OPTIONS.values())
 """The number of values of each attribute, in the order of ``OPTIONS``."""
 
+DIFFICULTY: Final = (0.5, 1.5)
+"""Range of the difficulties at which all shipped models are trained."""
+
 _GOLDEN = 0.6180339887498949  # its multiples modulo 1 fill the unit interval evenly
 
 

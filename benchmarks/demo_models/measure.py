@@ -15,7 +15,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import harness
-from benchmarks.demo_models.backbone import inputs_of, load_backbone
+from benchmarks.demo_models.backbone import features_of, load_backbone
 from benchmarks.demo_models.drawings import Drawings, draw_many
 from benchmarks.demo_models.mllm_language import INSTRUCTION, LABEL_PROMPT, truth_table
 from benchmarks.demo_models.reference import ReferenceMllm
@@ -154,15 +154,9 @@ def measure_clip(folder: Path, mllm_folder: Path, seed: int, per_class: int) -> 
 def measure_backbone(folder: Path, seed: int, per_class: int) -> BackboneQuality:
     """Quality of the students' start, with ten drawings per class for training and ``per_class`` for testing."""
     network = load_backbone(folder)
-
-    def features(birds: Drawings) -> torch.Tensor:
-        images = torch.from_numpy(birds.images)
-        parts = [network(inputs_of(images[first : first + 240])) for first in range(0, len(images), 240)]
-        return torch.nn.functional.normalize(torch.cat(parts), dim=1)
-
     train = drawings(seed, "train", 10, DEMO_DIFFICULTY)
     test = drawings(seed, "test", per_class, DEMO_DIFFICULTY)
-    x_train, x_test = features(train), features(test)
+    x_train, x_test = (torch.nn.functional.normalize(features_of(network, birds), dim=1) for birds in (train, test))
     return BackboneQuality(
         linear_probe=linear_probe(x_train, train, x_test, test),
         neighbour_precision=same_species(train, two_nearest(x_train)),

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.demo_models.drawings import draw_many
+from benchmarks.demo_models.drawings import DIFFICULTY, draw_many
 from benchmarks.demo_models.mllm_language import segments, train_language, training_tokenizer
 from benchmarks.demo_models.mllm_model import new_mllm, new_processor, save_mllm, train_vision
 from benchmarks.demo_models.schedule import refuse_foreign, scaled, training_parser
 
-DIFFICULTY = (0.5, 1.5)
 VISION_STEPS, VISION_DRAWINGS = 2400, 60_000
 LANGUAGE_STEPS, LANGUAGE_DRAWINGS = 1500, 60_000
 

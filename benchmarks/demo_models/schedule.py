@@ -87,6 +87,14 @@ class Learner:
         self._progress.update(loss.item())
 
 
+def half_precision(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A module's state by name, its floating-point tensors as float16, to be saved."""
+    return {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in module.state_dict().items()
+    }
+
+
 def adamw(modules: Iterable[nn.Module], rate: float, decay: float = 0.05) -> torch.optim.AdamW:
     """AdamW that decays matrices only."""
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]

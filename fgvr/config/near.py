@@ -146,8 +146,8 @@ class Embed(Part):
     """Which images of these splits: `all`, or `needed`: those to be named, trained on or evaluated, which is all that
     the job itself reads. To search among all photos, embed all."""
     batch_images: int = Field(default=64, ge=1)
-    """Most images per forward pass. On a CPU fewer go through at once where that is faster (6 of 224 × 224 pixels).
-    Lower it when memory runs out; it does not change the result."""
+    """Most images per forward pass. On a CPU fewer go through at once (6 of 224 × 224 pixels). Lower it when memory
+    runs out; it changes results by rounding only."""
     vectors: Vectors = ClipVectors()
     """Where the vectors come from: docs/encoders.md."""
     workers: Workers = Workers(rows_per_part=4096)

@@ -179,8 +179,8 @@ class Infer(Part):
     cost_groups: str | None = None
     """CSV with columns `name,group` for the groups in `costs`."""
     batch_images: int = Field(default=64, ge=1)
-    """Most images per forward pass. On a CPU fewer go through at once where that is faster (6 of 224 × 224 pixels).
-    Lower it when memory runs out; it does not change the result."""
+    """Most images per forward pass. On a CPU fewer go through at once (6 of 224 × 224 pixels). Lower it when memory
+    runs out; it changes results by rounding only."""
     workers: Workers = Workers(rows_per_part=4096)
 
     def unused(self) -> Iterator[tuple[str, str]]:

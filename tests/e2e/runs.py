@@ -15,7 +15,6 @@ from fgvr.tables import MANIFEST, Table
 
 ROOT = Path(__file__).parents[2]
 
-# 36 species with two training images and one test image each; parts of 16, so that a stage has several.
 TRUE_CLASSES = {
     "aspects.max_images": "20000",
     "makd.target": "auto",
@@ -24,8 +23,8 @@ TRUE_CLASSES = {
     "evaluate.methods": "[mllm, zs_clip, near, base, makd]",
 }
 """Students from scratch, on true classes, as in the papers; the demo's learn what prototypes name."""
-TINY = {
-    **TRUE_CLASSES,
+# 36 species with two training images and one test image each; parts of 16, so that a stage has several.
+SIZES = {
     "ingest.source.kind": "field_guide",
     "ingest.source.train_per_class": "2",
     "ingest.source.test_per_class": "1",
@@ -40,6 +39,7 @@ TINY = {
     "evaluate.report_images": "4",
     "cluster.num_cpus": "2",
 }
+TINY = TRUE_CLASSES | SIZES
 
 
 def flags(folder: str, **more: str) -> list[str]:

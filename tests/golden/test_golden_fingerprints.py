@@ -43,17 +43,6 @@ FILES = {
     "sentences/model.safetensors": "weights",
 }
 
-EARLIER: dict[str, dict[str, Any]] = {
-    "makd": {
-        "weights": None,
-        "target": "auto",
-        "min_crop": 0.5,
-        "epochs": 20,
-        "lr": 0.2,
-    },
-    "aspects": {"max_images": 20_000},
-}
-"""What the preset of the demo says otherwise since the fingerprints of everything were written down."""
 EVERYTHING: dict[str, Any] = {
     "run": {"name": "everything"},
     # The one drawn source with boxes, for the detector.
@@ -73,8 +62,17 @@ EVERYTHING: dict[str, Any] = {
     "candidates": {"method": "adaptive", "weights": "similarity"},
     "near": {"loss": "gce", "views": 3, "context_init": "a photo of a", "validation_share": 0.2},
     "questions": {"file": "{place}/questions.txt"},
-    "makd": {"distillation": {"kind": "dkd", "teacher": "mllm"}, "precision": "fp32", **EARLIER["makd"]},
-    "aspects": EARLIER["aspects"],
+    # From `weights` to `lr`, `aspects` and `label.images.per_class`: what the demo's preset said when this was written.
+    "makd": {
+        "distillation": {"kind": "dkd", "teacher": "mllm"},
+        "precision": "fp32",
+        "weights": None,
+        "target": "auto",
+        "min_crop": 0.5,
+        "epochs": 20,
+        "lr": 0.2,
+    },
+    "aspects": {"max_images": 20_000},
     "detect": {"aspects": "mllm", "pretrained": True},
     "evaluate": {
         "methods": ALL_METHODS,
