@@ -26,8 +26,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, InternVLForConditionalGeneration
 
-from benchmarks.demo_models.drawings import draw_many
-from benchmarks.demo_models.mllm import DIFFICULTY
+from benchmarks.demo_models.drawings import DIFFICULTY, draw_many
 from benchmarks.demo_models.mllm_language import (
     END,
     HEAD,
