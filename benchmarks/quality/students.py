@@ -3,13 +3,14 @@
     python -m benchmarks.quality.students --seeds 0 1 2                # an hour on two cores
     python -m benchmarks.quality.students --seeds 0 --tables pool --per-class 125
 
-360 drawings are named by the tiny MLLM, NeaR learns from them and names the pool; students learn from that, and no
-human label is used anywhere. A seed is another field guide, another NeaR and another student. Tables:
+360 drawings are named by the tiny MLLM, prototypes of these names name the pool, as in the demo, or another method with
+`--target`; students learn from that, and no human label is used anywhere. A seed is another field guide and another
+student. Tables:
 
 - `pool`: how many images the pool has;
 - `counted`: how much each counts, and one name or several;
 - `aspects`: of how many images aspects are known, and α;
-- `semi`: only names that MLLM, NeaR and neighbours agree on, alone and with pseudo-labels of all other images.
+- `semi`: only names that MLLM, prototypes and neighbours agree on, alone and with pseudo-labels of all other images.
 
 All students take the same number of steps, so that a larger pool is not trained for longer. Differences are paired by
 seed with the student of the whole pool that counts all alike; in brackets the 95% interval of their mean, resampled
@@ -38,6 +39,7 @@ from pipelines.command import PRESETS
 METRICS: Final = ("sacc", "cacc", "top1")
 BASE: Final = "student, the whole pool"
 TABLES: Final = ("pool", "counted", "aspects", "semi")
+TARGETS: Final = {"label_prototypes": "prototypes", "near": "NeaR"}
 BATCH: Final = 32
 """Images per step, as in the demo."""
 
@@ -47,8 +49,8 @@ def _student(label: str, method: str = "base", **makd: Any) -> Row:
     return Row(label, method, {"makd": makd, **({} if aspects is None else {"aspects": {"max_images": aspects}})})
 
 
-def rows_of(table: str, pool: int, steps: int) -> list[Row]:
-    """The rows of a table, whose students learn from at most `pool` images in `steps` steps."""
+def rows_of(table: str, pool: int, steps: int, target: str) -> list[Row]:
+    """The rows of a table, whose students learn from at most `pool` images, named by `target`, in `steps` steps."""
 
     def epochs(images: int) -> int:
         return max(1, round(steps * BATCH / (0.9 * images)))  # a tenth is held out
@@ -56,19 +58,19 @@ def rows_of(table: str, pool: int, steps: int) -> list[Row]:
     def learns(label: str, images: int = pool, method: str = "base", **makd: Any) -> Row:
         return _student(label, method, pool=images, epochs=epochs(images), **makd)
 
-    whole = learns(BASE)
+    whole, teacher = learns(BASE), Row(f"{TARGETS[target]}, whose names they learn", target)
     asked = len(SPECIES) * 10
     if table == "pool":
         sizes = [size for size in (1_000, 3_000, 9_000, 30_000) if size < pool]
         return [
             Row("MLLM, each image", "mllm"),
-            Row("NeaR", "near"),
+            teacher,
             *(learns(f"student, {size:,} images", size, aspects=min(asked, size)) for size in sizes),
             whole,
         ]
     if table == "counted":
         return [
-            Row("NeaR", "near"),
+            teacher,
             whole,
             learns("confidence", target_weights="confidence"),
             learns("agreement", target_weights="agreement"),
@@ -78,7 +80,7 @@ def rows_of(table: str, pool: int, steps: int) -> list[Row]:
         ]
     if table == "semi":
         return [
-            Row("NeaR", "near"),
+            teacher,
             whole,
             learns("trusted names alone", trainer="semi", semi={"weight": 0}),
             learns("semi", trainer="semi"),
@@ -98,11 +100,11 @@ def rows_of(table: str, pool: int, steps: int) -> list[Row]:
     ]
 
 
-def tree_of(per_class: int) -> dict[str, Any]:
-    """The demo, with `per_class` drawings of each species to learn from, whose names NeaR gives."""
+def tree_of(per_class: int, target: str) -> dict[str, Any]:
+    """The demo, with `per_class` drawings of each species to learn from, whose names `target` gives."""
     changes: dict[str, Any] = {
         "ingest": {"source": {"train_per_class": per_class}},
-        "makd": {"target": "near", "images": "pool"},
+        "makd": {"target": target, "images": "pool"},
         "aspects": {"max_images": len(SPECIES) * 10},
         "cluster": {"num_cpus": 2},
     }
@@ -115,18 +117,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="only the rows that have one of these in their label")
     parser.add_argument("--per-class", type=int, default=250, help="drawings of each species to learn from")
+    parser.add_argument("--target", choices=TARGETS, default="label_prototypes", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=4_000, help="steps of each student")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/students"), help="folder of the run; default: %(default)s"
     )
     args = parser.parse_args(arguments)
     show_progress()
-    out, tree = args.out.expanduser().absolute(), tree_of(args.per_class)
+    out, tree = args.out.expanduser().absolute(), tree_of(args.per_class, args.target)
     with ending_in_words(), harness.reporting(args) as report:
         config: Config = build(tree)
         with ray_session(config.cluster), open_data_set(tree, "students", str(out)) as runs:
             for table in args.tables:
-                rows: Sequence[Row] = rows_of(table, args.per_class * len(SPECIES), args.steps)
+                rows: Sequence[Row] = rows_of(table, args.per_class * len(SPECIES), args.steps, args.target)
                 if args.only:
                     rows = [row for row in rows if row.label == BASE or any(text in row.label for text in args.only)]
                 each = [{row.label: runs.measure(row, seed) for row in rows} for seed in args.seeds]

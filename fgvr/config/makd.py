@@ -17,7 +17,7 @@ ASPECT_INSTRUCTION = "The answer must always be either Yes or No (do not provide
 
 NEWER = (
     *("weights", "optimizer", "layer_decay", "freeze_epochs", "ema", "label_smoothing", "mixup", "cutmix"),
-    *("randaugment", "trainer", "signature_weight"),
+    *("randaugment", "trainer", "signature_weight", "batch_norm"),
 )
 """Fields of `Makd` that came later, and decide something where they are not at their default."""
 
@@ -196,6 +196,11 @@ class Makd(Part):
     freeze_epochs: int = Field(default=0, ge=0)
     """Epochs at the start in which only the new classifier learns, on `weights` and batch-norm statistics that stay as
     they are; `epochs` or more: all of them (a linear probe)."""
+    batch_norm: Literal["batch", "frozen"] = "batch"
+    """By which means and variances batch normalisation normalises in training: those of each step's images (`batch`),
+    or those that come with `weights`, which then stay as they are (`frozen`; scales and shifts still learn): for
+    photos that are few, or unlike those that the weights know (docs/pretrained.md). Networks without batch
+    normalisation have none."""
     ema: float | None = Field(default=None, gt=0)
     """Half-life, in images learned from, of an exponential moving average of the weights, which is then what is
     validated and saved: 2 to 10 epochs' worth. null: no average, the weights themselves; with `trainer: semi`, whose
@@ -263,6 +268,11 @@ class Makd(Part):
             raise ValueError(
                 f"freeze_epochs = {self.freeze_epochs} without weights: a frozen backbone that starts at random learns "
                 "nothing. Name pretrained weights (weights), or set freeze_epochs to 0"
+            )
+        if self.batch_norm == "frozen" and self.weights is None:
+            raise ValueError(
+                "batch_norm = frozen without weights: a network that starts at random has no statistics to keep. Name "
+                "pretrained weights (weights), or set batch_norm to batch"
             )
         if self.class_loss == "mixture" and (self.mixes or self.label_smoothing):
             name = mixing if self.mixes else "label_smoothing"

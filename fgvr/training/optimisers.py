@@ -1,4 +1,4 @@
-"""The optimiser of a student, its layers' rates, and which of its weights learn at all."""
+"""The optimiser of a student, its layers' rates, and what of the student stays as it is."""
 
 from __future__ import annotations
 
@@ -79,3 +79,13 @@ def freeze_backbone(model: nn.Module) -> list[nn.Parameter]:
     for weight in held:
         weight.requires_grad_(False)
     return held
+
+
+def freeze_batch_statistics(model: nn.Module) -> None:
+    """Let batch normalisation normalise by its running means and variances, and keep them; its weights still learn.
+
+    `train` undoes it, so it is for right afterwards.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

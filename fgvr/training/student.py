@@ -46,7 +46,7 @@ from fgvr.training.checkpoint import (
 )
 from fgvr.training.cpu_bf16 import train_in_bf16_on_cpu
 from fgvr.training.loop import EpochTrainer, LossTerm, Mean, Pace, train
-from fgvr.training.optimisers import freeze_backbone, optimiser_of
+from fgvr.training.optimisers import freeze_backbone, freeze_batch_statistics, optimiser_of
 from fgvr.training.reporter import Reporter, data_parallel, sum_over_workers
 from fgvr.training.student_data import StudentJob, StudentTrainingError, open_student_data
 from fgvr.training.student_terms import (
@@ -177,6 +177,8 @@ class StudentTrainer(EpochTrainer[Batch]):
         if self.held and epoch >= settings.freeze_epochs:
             self.model = self._wrapped(epoch)
         self.model.train(not self.held)  # of a frozen backbone the batch-norm statistics stay as they are, too
+        if settings.batch_norm == "frozen":
+            freeze_batch_statistics(self.student)
         return self.data.loader.in_steps(self.epoch_steps(epoch), settings.seed, epoch)
 
     def epoch_steps(self, epoch: int) -> Sequence[Positions]:

@@ -251,6 +251,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("makd.optimizer", "sgd", STUDENTS),
         ("makd.layer_decay", 0.5, STUDENTS),
         ("makd.freeze_epochs", 3, STUDENTS),
+        ("makd.batch_norm", "frozen", STUDENTS),
         ("makd.ema", 1000, STUDENTS),
         ("makd.label_smoothing", 0.1, STUDENTS),
         ("makd.mixup", 0.2, STUDENTS),

@@ -84,6 +84,27 @@ def test_frozen_epochs_change_the_classifier_alone(tmp_path: Path, backbone: str
     assert sum(not torch.equal(value, given[name]) for name, value in weights(reporter).items()) > len(heads) + 10
 
 
+@pytest.mark.parametrize("freeze", [0, 1])
+def test_frozen_batch_statistics_are_those_of_the_weights(tmp_path: Path, freeze: int) -> None:
+    plain = job(tmp_path, backbone="test_byobnet", epochs=2, share=0.25)
+    task = started(plain, tmp_path / "start", batch_norm="frozen", freeze_epochs=freeze)
+    given = load_file(tmp_path / "start" / "w.safetensors")
+    reporter = LocalReporter(tmp_path / "run")
+    trainer = StudentTrainer(task, reporter)
+    begun = build_student(task.spec).eval()
+    begun.load_state_dict(trainer.student.state_dict())
+    batch = next(iter(trainer.batches(freeze)))  # the first epoch in which all weights learn
+    logits, _ = task.spec.split(begun(task.spec.preprocess.normalise(batch.pixels)))
+    expected = torch.nn.functional.cross_entropy(logits, trainer._targets(batch)[0], reduction="sum")
+    torch.testing.assert_close(trainer.losses(batch)["class_loss"].total, expected, rtol=1e-4, atol=1e-4)
+    train(StudentTrainer(task, reporter))
+    learned = weights(reporter)
+    kept = {name for name in given if "running" in name or "num_batches" in name}
+    assert kept
+    assert all(torch.equal(learned[name], given[name]) for name in kept)
+    assert all(not torch.equal(learned[name], given[name]) for name in given if name not in kept and "bn" in name)
+
+
 def test_the_average_is_what_is_validated_and_saved(tmp_path: Path) -> None:
     task = job(tmp_path, share=0.25, backbone="test_byobnet", epochs=3, lr=0.1, ema=30)
     path: list[tuple[int, dict[str, torch.Tensor]]] = []
@@ -212,6 +233,7 @@ def test_a_limit_of_steps_shortens_the_frozen_epochs_with_all_others() -> None:
         ({"layer_decay": 1.1}, r"makd\.layer_decay"),
         ({"ema": 0}, r"makd\.ema"),
         ({"ema": "nan"}, r"makd\.ema"),
+        ({"batch_norm": "frozen"}, r"batch_norm = frozen without weights: .* or set batch_norm to batch"),
         ({"label_smoothing": 1}, r"makd\.label_smoothing"),
         ({"randaugment_magnitude": 11}, r"makd\.randaugment_magnitude"),
         ({"mixup": -0.1}, r"makd\.mixup"),
@@ -227,7 +249,7 @@ def test_options_count_only_where_they_are_used() -> None:
     plain = Makd().deciding()
     assert plain.keys().isdisjoint(
         {"weights", "optimizer", "layer_decay", "freeze_epochs", "ema", "label_smoothing", "mixup", "cutmix"}
-        | {"randaugment", "randaugment_magnitude"}
+        | {"randaugment", "randaugment_magnitude", "batch_norm"}
     )
     assert Makd(randaugment_magnitude=3).deciding() == plain
     assert Makd(randaugment=2).deciding() == plain | {"randaugment": 2, "randaugment_magnitude": 9}
