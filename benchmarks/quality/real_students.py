@@ -100,7 +100,7 @@ def read_grocery() -> RealSet:
 
 
 def read_clothing() -> RealSet:
-    """Pieces of clothing of which the label says what they are, split by the people who sent the photos; no questions."""
+    """Clothes whose label names a piece of clothing, split by the people who sent the photos; without questions."""
     rows = [row for row in clothing.read_rows() if row["class_name"] not in clothing.NO_NAMES]
     tested = clothing.test_senders(rows, 0)
     listed = [("test" if row["sender_id"] in tested else "train", row["uri"], row["class_name"]) for row in rows]
@@ -304,7 +304,7 @@ def main() -> None:
     args = parser.parse_args()
     unasked = {"makd", "scratch", "teachers"} & set(args.tables) if args.set == "clothing" else set()
     if unasked:
-        parser.error(f"{', '.join(sorted(unasked))}: there are no questions about clothing; its tables are semi and pool")
+        parser.error(f"{', '.join(sorted(unasked))}: nobody wrote questions about clothing; its tables: semi, pool")
     data = tested_on(SETS[args.set](), args.tested, held_out=args.held_out)
     with harness.reporting(args) as report, tempfile.TemporaryDirectory() as place:
         tables = Tables(data, args, Path(place), report.say)
