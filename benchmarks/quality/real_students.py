@@ -11,9 +11,10 @@ weights (`lite0_weights`, or `--weights`) and learn from `--per-class` photos of
 is that on `--tested` photos of the test split, the same for all. A seed draws the photos, the noise of the answers, the
 classifier and the order of training. No MLLM is asked. Tables:
 
-- `makd`: with aspects, and with random numbers in their place;
+- `makd`: with aspects, with random numbers in their place, and where the classifier alone learns;
 - `scratch`: the same for a small network from random weights on the whole training split;
-- `semi`: pseudo-labels of all photos of the training split whose class is not given;
+- `semi`: a student of the labelled photos goes on with pseudo-labels of all photos of the training split whose class is
+  not given, as in Semi-ViT, or without them, for as many views of labelled photos;
 - `pool`: prototypes of whitened vectors name the whole training split, and a student learns these names;
 - `teachers`: a student that knows all true classes teaches by KD or DKD, with aspects and without.
 
@@ -183,7 +184,11 @@ class Tables:
         return drawn(self.data.train.classes, self._args.per_class, seed)
 
     def _makd(self, seed: int) -> dict[str, Callable[[], float]]:
-        return self._with_aspects(self._answered(seed).take(self._few(seed)), self._fine, seed)
+        learned = self._answered(seed).take(self._few(seed))
+        return {
+            **self._with_aspects(learned, self._fine, seed),
+            "the classifier alone": lambda: self.runs.top1(self._frozen, learned),
+        }
 
     def _scratch(self, seed: int) -> dict[str, Callable[[], float]]:
         options = {**SCRATCH, "backbone": SMALL, "image_size": SMALL_SIZE, "epochs": self._args.epochs, "seed": seed}
@@ -206,15 +211,30 @@ class Tables:
     def _semi(self, seed: int) -> dict[str, Callable[[], float]]:
         train, few = self.data.train, self._few(seed)
         partly = replace(train, classes=np.where(np.isin(np.arange(len(train)), few), train.classes, NONE))
-        # Half of a step has labels, so that both students see the labelled photos about equally often.
+        # Half of a step has labels, so that all students see the labelled photos about equally often.
         epochs = max(1, round(2 * self._args.epochs * len(few) / len(train)))
-        semi = {"trainer": "semi", "semi": {"ratio": 1}, "epochs": epochs}
-        whole = {**self._fine, **semi, "freeze_epochs": round(FROZEN_SHARE * epochs)}
+        folder = self._folder / f"plain-{seed}"
+
+        def plain() -> float:
+            shutil.rmtree(folder, ignore_errors=True)
+            return self.runs.top1(self._fine, train.take(few), keep=folder)
+
+        def further(photos: Photos, **options: Any) -> Callable[[], float]:
+            def top1() -> float:
+                if not folder.exists():  # its row was not asked for
+                    plain()
+                return self.runs.top1({**self._fine, "weights": str(folder), "freeze_epochs": 0, **options}, photos)
+
+            return top1
+
+        def semi(weight: float) -> Callable[[], float]:
+            return further(partly, trainer="semi", semi={"ratio": 1, "weight": weight}, epochs=epochs)
+
         return {
-            "plain": lambda: self.runs.top1(self._fine, train.take(few)),
-            "semi": lambda: self.runs.top1(whole, partly),
-            "plain, the classifier alone": lambda: self.runs.top1(self._frozen, train.take(few)),
-            "semi, the classifier alone": lambda: self.runs.top1({**self._frozen, **semi}, partly),
+            "plain": plain,
+            "plain, trained further": further(train.take(few)),
+            "semi from plain, weight 1": semi(1),
+            "semi from plain, weight 5": semi(5),
         }
 
     def _pool(self, seed: int) -> dict[str, Callable[[], float]]:
