@@ -28,7 +28,7 @@ from cluster.pool import Gate, Part
 from fgvr import storage
 from fgvr.config.run import Budget
 from fgvr.errors import UserError
-from fgvr.report.prices import Prices
+from fgvr.report.prices import Prices, money
 from fgvr.spending import SPENT, Tokens
 
 log = logging.getLogger(__name__)
@@ -72,8 +72,8 @@ class Amount:
 
     def in_words(self, limit: Budget) -> str:
         """In the units of the budget."""
-        money = [] if limit.usd is None else [f"US$ {self.usd:,.4g}"]
-        return " and ".join([*money, *([] if limit.tokens is None else [f"{self.tokens:,.0f} tokens"])])
+        paid = [] if limit.usd is None else [f"US$ {money(self.usd)}"]
+        return " and ".join([*paid, *([] if limit.tokens is None else [f"{self.tokens:,.0f} tokens"])])
 
 
 @dataclass(frozen=True)

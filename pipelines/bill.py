@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from fgvr.mllm.backend import ASSUMED_BILLIONS
 from fgvr.mllm.request_tokens import UNKNOWN_IMAGE
+from fgvr.report.prices import money
 from pipelines.asks import Ask, Load, Task
 from pipelines.photo_counts import Photos
 from pipelines.rates import HERE, NAMES_A_SECOND, QUESTIONS_50_A_SECOND
@@ -122,7 +123,7 @@ class Bill:
         if self.works:
             seconds = [line.seconds for line in self.lines] + [line.seconds for line in self.works]
             usd = [line.usd for line in self.lines] + [line.usd for line in self.works]
-            rows.append(("all stages", "", "", "", "", _at_least(seconds, _hours), _at_least(usd, _money)))
+            rows.append(("all stages", "", "", "", "", _at_least(seconds, _hours), _at_least(usd, money)))
         return [*said, *_aligned(rows), *self._notes(), *self._sources()]
 
     def _asked(self) -> list[tuple[str, ...]]:
@@ -221,7 +222,7 @@ def _weight(line: Line, bill: Bill) -> float:
 
 def _amount(of: Bill | Line) -> str:
     if of.usd is not None:
-        return f"US$ {_money(of.usd)}"
+        return f"US$ {money(of.usd)}"
     if of.seconds is not None:
         return f"{_hours(of.seconds)} hours"
     return f"{_tokens(of.load.prompt)} tokens"
@@ -247,7 +248,7 @@ def _cells(name: str, line: Line) -> tuple[str, ...]:
         _tokens(line.load.prompt),
         _tokens(line.load.output),
         "?" if line.seconds is None else _hours(line.seconds),
-        "?" if line.usd is None else _money(line.usd),
+        "?" if line.usd is None else money(line.usd),
     )
 
 
@@ -257,7 +258,7 @@ _TITLES = ("to be asked", "photos", "requests", "tokens in", "tokens out", "hour
 def _work_cells(line: WorkLine) -> tuple[str, ...]:
     passes = "" if line.epochs == 1 else f" × {line.epochs:,.4g}"
     seconds = "?" if line.seconds is None else _hours(line.seconds)
-    usd = "?" if line.usd is None else _money(line.usd)
+    usd = "?" if line.usd is None else money(line.usd)
     return (line.task.stage, f"{line.rows:,}{passes}", "", "", "", seconds, usd)
 
 
@@ -287,7 +288,3 @@ def _tokens(count: float) -> str:
 
 def _hours(seconds: float) -> str:
     return f"{seconds / 3600:,.1f}" if seconds >= 36_000 else f"{seconds / 3600:.2f}"
-
-
-def _money(usd: float) -> str:
-    return f"{usd:,.0f}" if usd >= 100 else f"{usd:.2f}"

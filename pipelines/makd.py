@@ -182,7 +182,8 @@ class Student(TrainStage):
 
     def finish(self, run: Run, training: Training, checkpoint: Path, rows: pa.Table, summary: StageSummary) -> None:
         """Record the size of the training run, and the images lost during training."""
-        from fgvr.training.checkpoint import failures_of, read_left_out, read_lost, reasons
+        from fgvr.training.checkpoint import failures_of, read_history, read_left_out, read_lost, reasons
+        from pipelines.student_remarks import doubtful_pseudo_labels, learned_nothing
 
         training_set: TrainingSet = training.made_of
         examples, spec, lost = training_set.examples, training.job.spec, read_lost(checkpoint)
@@ -197,12 +198,10 @@ class Student(TrainStage):
                 failures_of(lost, examples).in_words(),
             )
         summary.metrics |= {"lost": float(len(lost))}
-        if summary.metrics.get("pseudo_confident") == 0:
-            log.warning(
-                "%s: in the last epoch the teacher was not confident of a single image without a trusted name, so "
-                "these taught nothing; lower makd.semi.threshold, or train longer",
-                self.table,
-            )
+        summary.remarks = (
+            *learned_nothing(read_history(checkpoint), examples, training.job.settings.lr),
+            *doubtful_pseudo_labels(summary.metrics, len(spec.labels), training.job.settings),
+        )
         if "validation_top1" in summary.metrics:
             log.info(
                 "%s: %.1f of 100 held-out images get their class target after the last epoch; kept is the %s epoch",

@@ -98,6 +98,7 @@ def check_student(config: Config) -> None:
         ConfigError: the teacher is missing or damaged, the MLLM cannot teach, or the aspects belong to other images.
     """
     from fgvr.models.student import build_student
+    from fgvr.training.optimisers import has_batch_norm
 
     settings = config.makd
     if settings.alpha > 0 and settings.aspect_targets == "mllm" and config.aspects.split != settings.split:
@@ -111,7 +112,8 @@ def check_student(config: Config) -> None:
             "makd.target_temperature away, or set makd.class_loss to ce"
         )
     spec = spec_of(settings, ("a",), ())
-    build_student(spec)
+    if settings.batch_norm == "frozen" and not has_batch_norm(build_student(spec)):
+        log.warning("makd.batch_norm = frozen: makd.backbone %s has no batch normalisation", settings.backbone)
     check_weights(settings, spec)
     find_teacher(settings)  # reads it completely
     _check_rate(settings)

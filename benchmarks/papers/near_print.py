@@ -13,6 +13,7 @@ from benchmarks.harness import Line, markdown, mean_and_deviation
 from benchmarks.papers.near_rows import Row
 from benchmarks.papers.near_runs import Measured
 from fgvr.report.costs import IMAGES
+from fgvr.report.prices import money
 
 PUBLISHED = Path(__file__).with_name("near_published.yaml")
 COLUMNS = ("sacc", "cacc", "siou", "top1")
@@ -96,7 +97,7 @@ def cost_table(title: str, rows: Sequence[Row], measured: Sequence[Sequence[Meas
                     (
                         f"{statistics.fmean([one.preparation_hours + one.training_hours for one in costs]):.3f}",
                         f"{statistics.fmean([one.inference_hours for one in costs]):.3f}",
-                        f"{statistics.fmean(usd):.3f}" if len(usd) == len(costs) else "unknown",
+                        money(statistics.fmean(usd)) if len(usd) == len(costs) else "unknown",
                     ),
                 )
             )

@@ -198,9 +198,8 @@ class Makd(Part):
     they are; `epochs` or more: all of them (a linear probe)."""
     batch_norm: Literal["batch", "frozen"] = "batch"
     """By which means and variances batch normalisation normalises in training: those of each step's images (`batch`),
-    or those that come with `weights`, which then stay as they are (`frozen`; scales and shifts still learn): for
-    photos that are few, or unlike those that the weights know (docs/pretrained.md). Networks without batch
-    normalisation have none."""
+    or those that come with `weights`, which then stay as they are (`frozen`; scales and shifts still learn): for few
+    photos, at a lower rate (docs/pretrained.md)."""
     ema: float | None = Field(default=None, gt=0)
     """Half-life, in images learned from, of an exponential moving average of the weights, which is then what is
     validated and saved: 2 to 10 epochs' worth. null: no average, the weights themselves; with `trainer: semi`, whose

@@ -10,6 +10,8 @@ from fgvr.failures import Failures, table_place
 from fgvr.metrics.scores import METRICS
 from fgvr.part_worker import UNCOUNTED
 from fgvr.redact import printable
+from fgvr.report.prices import money
+from fgvr.report.results import EVALUATION
 from fgvr.report.selection import SelectionFacts
 
 METHOD_TITLES = {
@@ -73,6 +75,9 @@ FAILURE_MEANINGS = {
 
 # The table of results printed at the end of a run.
 
+ASPECTS = EVALUATION + "aspects"
+"""The aspects of training images; no names are compared there."""
+
 
 def results_table(metrics: str) -> str:
     """A table for a terminal of 100 columns, from the content of metrics.json."""
@@ -84,7 +89,7 @@ def results_table(metrics: str) -> str:
         "",
         *_selection(facts.get("selection")),
         *_candidates(facts["candidates"]),
-        *_stages(facts["stages"]),
+        *_stages(facts["stages"], evaluation["images"]),
         "",
         _cost(facts["cost"]),
     ]
@@ -142,12 +147,18 @@ def _candidates(sets: dict[str, Any] | None) -> list[str]:
     return ["Candidate sets:", *lines, ""]
 
 
-def _stages(stages: dict[str, Any]) -> list[str]:
-    lines = [f"{'stage':18}{'rows':>12}{'failed':>10}{'seconds':>12}"]
+def _stages(stages: dict[str, Any], compared: int) -> list[str]:
+    width = max([18, *map(len, stages)])
+    lines = [f"{'stage':{width}}{'rows':>12}{'failed':>10}{'seconds':>12}"]
     lines += [
-        f"{name:18}{stage['rows']:>12,}{stage['failed']:>10,}{stage['seconds']:>12,.1f}"
+        f"{name:{width}}{stage['rows']:>12,}{stage['failed']:>10,}{stage['seconds']:>12,.1f}"
         for name, stage in stages.items()
     ]
+    comparing = [stage for name, stage in stages.items() if name.startswith(EVALUATION) and name != ASPECTS]
+    if any(stage["rows"] > compared for stage in comparing):
+        lines.append(
+            f"({EVALUATION}…: the {compared:,} images that are compared, and some others that the report shows)"
+        )
     for name, stage in stages.items():  # missing in files of earlier versions: examples and tables
         found = Failures.from_json(stage.get("failures", {}), stage.get("examples"))
         lines += [f"  {name}: {line}" for line in found.lines()]
@@ -159,7 +170,7 @@ def _cost(cost: dict[str, Any]) -> str:
     uncounted = f"; {cost[UNCOUNTED]:,} rows not counted: the server does not report them" if UNCOUNTED in cost else ""
     return (
         f"MLLM tokens: {cost['prompt_tokens']:,} in ({cost['cached_tokens']:,} of them from the prefix cache), "
-        f"{cost['output_tokens']:,} out{uncounted}; {cost['seconds']:,.0f} s for all stages"
+        f"{cost['output_tokens']:,} out{uncounted}; {cost['seconds']:,.0f} s for these stages"
     )
 
 
@@ -169,7 +180,7 @@ def _costs(costs: dict[str, Any], stages: dict[str, Any]) -> list[str]:
     lines = [f"{'hours':18}{'naming':>12}{'training':>12}{images:>16}" + (f"{'US$':>12}" if priced else "")]
     for name, cost in costs["methods"].items():
         hours = f"{cost['preparation_hours']:>12.3f}{cost['training_hours']:>12.3f}{cost['inference_hours']:>16.3f}"
-        usd = "unknown" if cost["usd"] is None else f"{cost['usd']:,.2f}"
+        usd = "unknown" if cost["usd"] is None else money(cost["usd"])
         lines.append(f"{METHOD_TITLES.get(name, name):18}{hours}" + (f"{usd:>12}" if priced else ""))
     if any(stage["rows"] < costs["images"] for stage in stages.values() if stage["rows"]):
         lines.append("(at the measured rates, which include starting workers: with few images that is most of it)")

@@ -17,6 +17,7 @@ from fgvr.redact import masked_value
 from fgvr.report import console
 from fgvr.report.estimates import Outcome
 from fgvr.report.pictures import MAP_SIDE, AspectPictures
+from fgvr.report.prices import money
 from fgvr.report.results import Results, StageResult, cost
 from fgvr.report.scatter import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, scatter
 
@@ -187,6 +188,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": duration, "count": lambda value: f"{value:,}", "percent": percent, "of": of}
+    environment.filters |= {"money": money}
     return environment
 
 

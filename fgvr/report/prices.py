@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,15 @@ SHIPPED_FILE = Path(__file__).with_name("prices.yaml")
 
 class PricesError(UserError, ValueError):
     """A price file cannot be read; the message names the file and the field."""
+
+
+def money(usd: float) -> str:
+    """An amount of US$: 1,234 and 12.34; below ten cents its first two digits, 0.034 and 0.00052."""
+    if usd >= 100:
+        return f"{usd:,.0f}"
+    if usd >= 0.0995 or usd <= 0:
+        return f"{usd:.2f}"
+    return f"{usd:.{1 - math.floor(math.log10(usd))}f}"
 
 
 class ModelPrice(Part):

@@ -84,7 +84,7 @@ def scatter(methods: Mapping[str, MethodResult], costs: Costs | None) -> Scatter
 
 
 def in_usd(value: float) -> str:
-    """US$ in words: 0.05, 1.3, 42, 1,200."""
+    """US$ for a drawing, in which two digits are enough: 0.05, 1.3, 42, 1,200 (`prices.money` is for tables)."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,25 +24,15 @@ from fgvr.models.feature_grid import PatchMasks, grid_of
 from fgvr.precision import autocast, automatic
 from fgvr.training.averaging import MovingAverage
 from fgvr.training.batches import Batch, steps_per_epoch
-from fgvr.training.checkpoint import (
-    LAST,
-    LOST_FILE,
-    STATE_FILE,
-    History,
-    LeftOut,
-    over_workers,
-    read_history,
-    read_lost,
-    too_many,
-    write_history,
-    write_left_out,
-)
+from fgvr.training.checkpoint import LAST, STATE_FILE, History
 from fgvr.training.encoder_data import EncoderJob, Pacing, open_encoder_data
 from fgvr.training.encoder_examples import EncoderExamples, EncoderTrainingError, Halfs
 from fgvr.training.encoder_teacher import EncoderTeacher, common_input, open_encoder_teacher, resized
 from fgvr.training.encoder_terms import EncoderStep, EncoderStudent, Masked, MaskedTerm, SpatialTerm, VectorTerm
-from fgvr.training.loop import EpochTrainer, LossTerm, Mean, Pace, train
+from fgvr.training.loop import LossTerm, Mean, Pace, train
+from fgvr.training.photo_trainer import PhotoTrainer
 from fgvr.training.reporter import Reporter, data_parallel, sum_over_workers
+from fgvr.training.run_images import RunImages
 
 log = logging.getLogger(__name__)
 
@@ -65,17 +54,21 @@ def train_encoder(job: EncoderJob, reporter: Reporter) -> History:
     return train(EncoderTrainer(job, reporter))
 
 
-class EncoderTrainer(EpochTrainer[Batch]):
+class EncoderTrainer(PhotoTrainer):
     """One worker's side of an encoder's training run; it continues from the reporter's checkpoint if there is one.
 
-    A checkpoint is a folder with `last/`, the folder of the encoder so far (`fgvr.models.distilled`), `state.pt` (all
-    weights, the optimiser, the moving average), `history.json`, `left_out.json` and `lost.json` (as a student's).
+    Beside the files of PhotoTrainer a checkpoint has `last/`, the folder of the encoder so far
+    (`fgvr.models.distilled`), and `state.pt` (all weights, the optimiser, the moving average).
     """
+
+    refused = EncoderTrainingError
+    data: RunImages[EncoderExamples]
+    student: EncoderStudent
 
     def __init__(self, job: EncoderJob, reporter: Reporter) -> None:
         """Open images, teacher and student; raises as `train_encoder`."""
         settings = job.settings
-        super().__init__(Pacing.of(settings), reporter)
+        super().__init__(Pacing.of(settings), reporter, job.max_error_share)
         self.job, self.settings = job, settings
         self.precision = automatic(self.device)
         resumed = reporter.resume_folder()
@@ -96,8 +89,6 @@ class EncoderTrainer(EpochTrainer[Batch]):
         images = len(self.data.training)
         self.average = None if half_life is None else MovingAverage(self.student, half_life * images)
         self.measured: dict[str, float] = {}
-        self.lost: LeftOut = {}
-        self._lost_here: LeftOut = {}  # by this worker in this epoch
         if resumed is not None:
             self._restore(resumed)
         self.model = data_parallel(self.student, reporter)
@@ -155,18 +146,10 @@ class EncoderTrainer(EpochTrainer[Batch]):
 
     def losses(self, batch: Batch) -> Mapping[str, Mean]:
         """See Trainer: the loss terms, and the mean cosine of the two vectors before the step."""
-        self._lost_here |= batch.failures
         step = self._step(batch)
         means: dict[str, Mean] = {term.name: term(step) for term in self.terms}
         vectors = means[VectorTerm.name]
         return means | {"cosine": Mean(vectors.seen - vectors.total.detach() / 2, vectors.seen)}
-
-    def learn(self, batch: Batch) -> Mapping[str, Mean]:
-        """See Trainer; afterwards the moving average takes the weights in."""
-        means = super().learn(batch)
-        if self.average is not None:
-            self.average.update(self.student, len(batch.step_positions))
-        return means
 
     def _step(self, batch: Batch) -> EncoderStep:
         pixels = batch.pixels.to(self.device, non_blocking=True)
@@ -196,30 +179,17 @@ class EncoderTrainer(EpochTrainer[Batch]):
         of_share, of_patches, drawn = (torch.from_numpy(each).to(self.device) for each in (rows, own, counts))
         return Masked(of_share, of_patches, drawn, len(chosen))
 
-    def end_epoch(self, epoch: int) -> None:
-        """Measure, and stop if too many images became unreadable during training."""
-        self._share_buffers()
-        with nullcontext() if self.average is None else self.average.in_place_of(self.student):
-            self.measured = self._measure()
-        lost = over_workers(self._lost_here, self.reporter.world_size)
-        examples = self.data.examples
-        refusal = too_many(self.data.left_out | lost, len(examples), self.job.max_error_share, examples)
-        if refusal is not None:
-            raise EncoderTrainingError(f"{refusal}; mended, the same command goes on from the last checkpoint")
-        self.lost |= lost
-        self._lost_here = {}
-
     @torch.inference_mode()
-    def _measure(self) -> dict[str, float]:
-        """Cosine with the teacher, and common nearest neighbours, on centre crops of the held-out images."""
+    def measure(self) -> None:
+        """See PhotoTrainer: cosine with the teacher, and common nearest neighbours, on centre crops."""
         held = self.data.held_out
         if not len(held):
-            return {}
+            return
         self.student.eval()
         own, theirs = (torch.zeros(len(held), self.teacher.dim, device=self.device) for _ in range(2))
         found = torch.zeros(len(held), device=self.device)
         for batch in self.data.loader.validation(held, 4 * self.settings.batch_size):
-            self._lost_here |= batch.failures
+            self.lost_here |= batch.failures
             if not len(batch.positions):  # fewer images than workers in the last batch
                 continue
             pixels = batch.pixels.to(self.device, non_blocking=True)
@@ -230,14 +200,7 @@ class EncoderTrainer(EpochTrainer[Batch]):
             found[places] = torch.from_numpy(batch.readable).to(self.device).float()
         for each in (own, theirs, found):
             sum_over_workers(each, self.reporter.world_size)
-        return _agreement(own[found > 0], theirs[found > 0])
-
-    def _share_buffers(self) -> None:
-        """Each worker has its own running batch-normalisation statistics: what is measured and saved uses rank 0's."""
-        if self.reporter.world_size > 1:
-            held = [] if self.average is None else [self.average.weights[name] for name, _ in _buffers(self.student)]
-            for buffer in [*(buffer for _, buffer in _buffers(self.student)), *held]:
-                torch.distributed.broadcast(buffer, 0)
+        self.measured = _agreement(own[found > 0], theirs[found > 0])
 
     def measures(self, pace: Pace) -> dict[str, float]:
         """See Trainer; what was measured on held-out images after the epoch, if some are held out."""
@@ -250,23 +213,18 @@ class EncoderTrainer(EpochTrainer[Batch]):
             "distill.warmup_epochs"
         )
 
-    def checkpoint(self, *, last: bool) -> Callable[[Path], None]:
-        """See Trainer."""
-        return self._save
-
-    def _save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> None:
+        """See PhotoTrainer."""
         # The head is part of the average: an averaged backbone would not match a head that is not.
-        weights: Mapping[str, Tensor] = self.student.state_dict() if self.average is None else self.average.weights
-        kept = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
+        kept = {
+            name.removeprefix("encoder."): value for name, value in self.learned.items() if name.startswith("encoder.")
+        }
         facts = self.history[-1] if self.history else {}
         save_distilled(folder / LAST, self.job.spec, kept, self.job.identity, facts)
         state: dict[str, Any] = {"student": self.student.state_dict(), "optimiser": self.optimiser.state_dict()}
         if self.average is not None:
             state |= {"average": self.average.weights, "averaged_images": self.average.images}
         torch.save(state, folder / STATE_FILE)
-        write_history(folder, self.history)
-        write_left_out(folder, self.data.left_out)
-        write_left_out(folder, self.lost, LOST_FILE)
 
     def _restore(self, folder: Path) -> None:
         """Continue from a checkpoint."""
@@ -276,8 +234,7 @@ class EncoderTrainer(EpochTrainer[Batch]):
         self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.restore(state["average"], state["averaged_images"])
-        self.history, self.lost = read_history(folder), read_lost(folder)
-        self.epoch = len(self.history)
+        self.restore_history(folder)
 
 
 def _agreement(own: Tensor, theirs: Tensor) -> dict[str, float]:
@@ -303,9 +260,3 @@ def _spared(backbone: nn.Module) -> tuple[str, ...]:
     """Names of weights that a timm model itself says should not decay, such as position embeddings."""
     names: Any = getattr(backbone, "no_weight_decay", tuple)
     return tuple(names())
-
-
-def _buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Buffers that are saved, by name."""
-    saved = module.state_dict().keys()
-    return [(name, buffer) for name, buffer in module.named_buffers() if name in saved]

@@ -12,11 +12,10 @@ import torch
 from fgvr.config import Clip, Distill, ImageLimits, TimmVectors
 from fgvr.models.distilled import DistilledSpec
 from fgvr.models.student import Preprocess
-from fgvr.training.batches import Loader, Positions, steps_per_epoch
-from fgvr.training.checkpoint import LeftOut
+from fgvr.training.batches import Loader, steps_per_epoch
 from fgvr.training.encoder_examples import EncoderExamples, EncoderTrainingError
 from fgvr.training.reporter import Reporter
-from fgvr.training.run_images import open_images, split
+from fgvr.training.run_images import RunImages, open_images, split
 
 
 @dataclass(frozen=True)
@@ -71,28 +70,9 @@ class Pacing:
         )
 
 
-@dataclass(frozen=True)
-class EncoderData:
-    """The data of one worker.
-
-    Attributes:
-        examples: images and, where these teach, vectors.
-        loader: makes the batches.
-        left_out: failures of unreadable images, by position in the examples.
-        training: positions of the images to learn from.
-        held_out: positions of the images that are measured.
-    """
-
-    examples: EncoderExamples
-    loader: Loader
-    left_out: LeftOut
-    training: Positions
-    held_out: Positions
-
-
 def open_encoder_data(
     job: EncoderJob, examples: EncoderExamples, preprocess: Preprocess, reporter: Reporter, resumed: Path | None
-) -> EncoderData:
+) -> RunImages[EncoderExamples]:
     """Open the images of the examples.
 
     Args:
@@ -123,7 +103,7 @@ def open_encoder_data(
         threads=threads if cuda else 1,  # on a CPU the model needs the cores
         pin=cuda,
     )
-    return EncoderData(examples, loader, left_out, training, held_out)
+    return RunImages(examples, loader, left_out, training, held_out)
 
 
 def _check_sizes(images: int, settings: Distill, workers: int) -> None:

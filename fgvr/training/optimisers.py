@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
 import torch
@@ -84,8 +85,16 @@ def freeze_backbone(model: nn.Module) -> list[nn.Parameter]:
 def freeze_batch_statistics(model: nn.Module) -> None:
     """Let batch normalisation normalise by its running means and variances, and keep them; its weights still learn.
 
-    `train` undoes it, so it is for right afterwards.
+    Call it after every `model.train()`, which undoes it.
     """
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+    for module in _batch_norms(model):
+        module.training = False  # not `eval()`: timm's layers have dropout inside that shall go on
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a network normalises by statistics of batches."""
+    return next(_batch_norms(model), None) is not None
+
+
+def _batch_norms(model: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))

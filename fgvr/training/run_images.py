@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from fgvr import disk_cache, storage
 from fgvr.config import ImageLimits
 from fgvr.errors import UserError
 from fgvr.models.student import Preprocess
-from fgvr.training.batches import Positions
+from fgvr.training.batches import Loader, Positions
 from fgvr.training.checkpoint import LeftOut, over_workers, read_left_out, too_many
 from fgvr.training.image_store import ImageStore, StoreSettings, open_store
 from fgvr.training.reporter import Reporter
@@ -56,6 +57,28 @@ class RunExamples(Protocol):
         """What determines their content, see `fgvr.training.image_store`."""
 
     def __len__(self) -> int: ...
+
+
+E = TypeVar("E", bound=RunExamples)
+
+
+@dataclass(frozen=True)
+class RunImages(Generic[E]):
+    """The images of one worker.
+
+    Attributes:
+        examples: all images of the run, and what is learned about them.
+        loader: makes the batches.
+        left_out: failures of unreadable images, by position in the examples.
+        training: positions of the images that are learned from.
+        held_out: positions of the images that are measured instead.
+    """
+
+    examples: E
+    loader: Loader
+    left_out: LeftOut
+    training: Positions
+    held_out: Positions
 
 
 def open_images(

@@ -151,12 +151,13 @@ class SemiTrainer(StudentTrainer):
         return labels
 
     def further(self, step: StudentStep) -> Mapping[str, Mean]:
-        """See StudentTrainer; and the share of photos without targets of which the teacher is confident."""
+        """See StudentTrainer; and the shares of other photos that the teacher is confident of, and that are learned."""
         means = super().further(step)
         if step.pseudo is None:
             return means
-        confident = step.pseudo.labels.confident
-        return {**means, "pseudo_confident": Mean(confident.sum(), float(len(confident)))}
+        labels, count = step.pseudo.labels, float(len(step.pseudo.labels.names))
+        shares = {"pseudo_confident": labels.confident, "pseudo_learned": labels.kept}
+        return {**means, **{name: Mean(share.sum(), count) for name, share in shares.items()}}
 
     def end_epoch(self, epoch: int) -> None:
         """See Trainer; then every worker knows of which class the teacher was confident for every photo."""

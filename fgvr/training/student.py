@@ -8,8 +8,7 @@ one that needs no class, is one more term in a subclass of `StudentTrainer`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,26 +27,16 @@ from fgvr.losses.makd import UNKNOWN_CLASS
 from fgvr.models.base import WEIGHTS_FILE
 from fgvr.models.student import build_student, save_student
 from fgvr.precision import autocast, of_training
-from fgvr.training.averaging import MovingAverage
+from fgvr.training.averaging import MovingAverage, Weights
 from fgvr.training.batches import Batch, Positions, epoch_steps, steps_per_epoch
-from fgvr.training.checkpoint import (
-    BEST,
-    LAST,
-    LOST_FILE,
-    STATE_FILE,
-    History,
-    LeftOut,
-    over_workers,
-    read_history,
-    read_lost,
-    too_many,
-    write_history,
-    write_left_out,
-)
+from fgvr.training.checkpoint import BEST, LAST, STATE_FILE, History
 from fgvr.training.cpu_bf16 import train_in_bf16_on_cpu
-from fgvr.training.loop import EpochTrainer, LossTerm, Mean, Pace, train
+from fgvr.training.examples import Examples
+from fgvr.training.loop import LossTerm, Mean, Pace, train
 from fgvr.training.optimisers import freeze_backbone, freeze_batch_statistics, optimiser_of
+from fgvr.training.photo_trainer import PhotoTrainer
 from fgvr.training.reporter import Reporter, data_parallel, sum_over_workers
+from fgvr.training.run_images import RunImages
 from fgvr.training.student_data import StudentJob, StudentTrainingError, open_student_data
 from fgvr.training.student_terms import (
     AspectTerm,
@@ -62,7 +51,6 @@ from fgvr.training.teacher import open_teacher
 
 RECIPE = 1
 """Increase it when the same settings, images and targets would train another student."""
-Weights = dict[str, Tensor]
 
 
 def train_student(job: StudentJob, reporter: Reporter) -> History:
@@ -76,21 +64,23 @@ def train_student(job: StudentJob, reporter: Reporter) -> History:
     return train(StudentTrainer(job, reporter))
 
 
-class StudentTrainer(EpochTrainer[Batch]):
+class StudentTrainer(PhotoTrainer):
     """One worker's side of a student's training run; it continues from the reporter's checkpoint if there is one.
 
-    A checkpoint is a folder with `last/` and `best/`, which are whole models, `state.pt` (the optimiser, the
-    probabilities that class targets are clean, and, where `last/` is a moving average, the weights that it is of),
-    `history.json`, `left_out.json` (images that could not be read at the start) and `lost.json` (those that became
-    unreadable later), the last two by position in the examples.
+    Beside the files of PhotoTrainer a checkpoint has `last/` and `best/`, which are whole models, and `state.pt` (the
+    optimiser, the probabilities that class targets are clean, and, where `last/` is a moving average, the weights that
+    it is of).
     """
+
+    refused = StudentTrainingError
+    data: RunImages[Examples]
 
     views = 1
     """Random crops of each image per step, for terms that compare them."""
 
     def __init__(self, job: StudentJob, reporter: Reporter) -> None:
         """Open images, teacher and student; raises as `train_student`."""
-        super().__init__(job.settings, reporter)
+        super().__init__(job.settings, reporter, job.max_error_share)
         self.job, self.settings = job, job.settings
         self.precision = of_training(self.settings.precision, self.device)
         resumed = reporter.resume_folder()
@@ -111,8 +101,6 @@ class StudentTrainer(EpochTrainer[Batch]):
         self.validation_top1 = math.nan
         self.best: dict[str, float] | None = None
         self.best_weights: Weights | None = None
-        self.lost: LeftOut = {}
-        self._lost_here: LeftOut = {}  # by this worker in this epoch
         if resumed is not None:
             self._restore(resumed)
         self.held = list[nn.Parameter]()
@@ -187,7 +175,6 @@ class StudentTrainer(EpochTrainer[Batch]):
 
     def losses(self, batch: Batch) -> Mapping[str, Mean]:
         """See Trainer: the loss terms, and the share of right classes on the first view before the step."""
-        self._lost_here |= batch.failures
         step = self._step(batch)
         return {term.name: term(step) for term in self.terms} | dict(self.further(step))
 
@@ -196,13 +183,6 @@ class StudentTrainer(EpochTrainer[Batch]):
         larger = step.classes if step.partners is None or step.share >= 0.5 else step.partners.classes
         right = (step.class_logits[0].detach().argmax(dim=1) == larger).sum()
         return {"train_top1": Mean(right, (larger != UNKNOWN_CLASS).sum())}
-
-    def learn(self, batch: Batch) -> Mapping[str, Mean]:
-        """See Trainer; afterwards the moving average takes the weights in."""
-        means = super().learn(batch)
-        if self.average is not None:
-            self.average.update(self.student, len(batch.step_positions))
-        return means
 
     def _step(self, batch: Batch) -> StudentStep:
         pixels = tuple(view.to(self.device, non_blocking=True) for view in batch.views)
@@ -239,28 +219,20 @@ class StudentTrainer(EpochTrainer[Batch]):
         )
 
     def end_epoch(self, epoch: int) -> None:
-        """Validate, and stop if too many images became unreadable during training."""
-        with nullcontext() if self.average is None else self.average.in_place_of(self.student):
-            self.validation_top1 = self._validate()
-        lost = over_workers(self._lost_here, self.reporter.world_size)
-        refusal = too_many(self.data.left_out | lost, len(self.examples), self.job.max_error_share, self.examples)
-        if refusal is not None:
-            raise StudentTrainingError(f"{refusal}; mended, the same command goes on from the last checkpoint")
-        self.lost |= lost
-        self._lost_here = {}
+        """See PhotoTrainer."""
+        super().end_epoch(epoch)
         if self.refined is not None:
             self.refined.end_epoch(epoch, self.reporter.rank, self.reporter.world_size)
 
     @torch.inference_mode()
-    def _validate(self) -> float:
-        """Share of the held-out images whose class is predicted correctly; nan if none are held out."""
-        if not len(self.data.validation):
-            return math.nan
-        self._share_buffers()
+    def measure(self) -> None:
+        """See PhotoTrainer: the share of the held-out images whose class is predicted correctly."""
+        if not len(self.data.held_out):
+            return
         self.student.eval()
         counts = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for batch in self.data.loader.validation(self.data.validation, 4 * self.settings.batch_size):
-            self._lost_here |= batch.failures
+        for batch in self.data.loader.validation(self.data.held_out, 4 * self.settings.batch_size):
+            self.lost_here |= batch.failures
             if not len(batch.positions):  # fewer images than workers in the last batch
                 continue
             classes, _ = self._targets(batch)
@@ -269,13 +241,7 @@ class StudentTrainer(EpochTrainer[Batch]):
             right = self.job.spec.predicted(outputs) == classes
             counts += torch.stack([right.sum(), (classes != UNKNOWN_CLASS).sum()])
         right_count, count = sum_over_workers(counts, self.reporter.world_size).tolist()
-        return float(right_count / max(count, 1))
-
-    def _share_buffers(self) -> None:
-        """Each worker has its own running batch-normalisation statistics: validation and checkpoints use rank 0's."""
-        if self.reporter.world_size > 1:
-            for buffer in self.student.buffers():
-                torch.distributed.broadcast(buffer, 0)
+        self.validation_top1 = float(right_count / max(count, 1))
 
     def measures(self, pace: Pace) -> dict[str, float]:
         """See Trainer; accuracy on held-out images after the epoch, if some are held out."""
@@ -292,11 +258,7 @@ class StudentTrainer(EpochTrainer[Batch]):
             self.best = metrics
             # Only rank 0 keeps the best weights; all ranks know which epoch is best.
             if self.reporter.rank == 0:
-                self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in self._learned().items()}
-
-    def _learned(self) -> Weights:
-        """The weights that are the result so far: the moving average's where there is one."""
-        return self.student.state_dict() if self.average is None else self.average.weights
+                self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in self.learned.items()}
 
     def diverged(self, loss: float, epoch: int) -> StudentTrainingError:
         """See Trainer."""
@@ -304,18 +266,12 @@ class StudentTrainer(EpochTrainer[Batch]):
             f"the loss is not finite after epoch {epoch + 1}: lower makd.lr = {self.settings.lr}"
         )
 
-    def checkpoint(self, *, last: bool) -> Callable[[Path], None]:
-        """See Trainer."""
-        return self._save
-
-    def _save(self, folder: Path) -> None:
-        save_student(folder / LAST, self.spec, self._learned(), self.history[-1])
+    def save(self, folder: Path) -> None:
+        """See PhotoTrainer."""
+        save_student(folder / LAST, self.spec, self.learned, self.history[-1])
         if self.best is not None and self.best_weights is not None:
             save_student(folder / BEST, self.spec, self.best_weights, self.best)
         torch.save(self.state(), folder / STATE_FILE)
-        write_history(folder, self.history)
-        write_left_out(folder, self.data.left_out)
-        write_left_out(folder, self.lost, LOST_FILE)
 
     def state(self) -> dict[str, object]:
         """What a checkpoint keeps beside the model, tensors and numbers only."""
@@ -341,8 +297,7 @@ class StudentTrainer(EpochTrainer[Batch]):
         if self.average is not None:
             self.average.restore(learned, state["averaged_images"])
         self.restore_state(state)
-        self.history, self.lost = read_history(folder), read_lost(folder)
-        self.epoch = len(self.history)
+        self.restore_history(folder)
         validated = [row for row in self.history if "validation_top1" in row]
         if validated:
             self.best = max(validated, key=lambda row: (row["validation_top1"], row["epoch"]))

@@ -10,13 +10,13 @@ import torch
 from fgvr.config import ImageLimits, Makd
 from fgvr.errors import UserError
 from fgvr.models.student import StudentSpec
-from fgvr.training.batches import Loader, Positions, steps_per_epoch
+from fgvr.training.batches import Loader, steps_per_epoch
 from fgvr.training.checkpoint import LeftOut
 from fgvr.training.examples import Examples
 from fgvr.training.mixing import Mixing
 from fgvr.training.rand_augment import RandAugment
 from fgvr.training.reporter import Reporter
-from fgvr.training.run_images import open_images, split
+from fgvr.training.run_images import RunImages, open_images, split
 
 
 class StudentTrainingError(UserError, ValueError):
@@ -54,28 +54,9 @@ class StudentJob:
     signatures: str | None = None
 
 
-@dataclass(frozen=True)
-class StudentData:
-    """The data of one worker.
-
-    Attributes:
-        examples: images and targets, with the student's questions only.
-        loader: makes the batches.
-        left_out: failures of unreadable images, by position in the examples.
-        training: positions of the training images.
-        validation: positions of the validation images.
-    """
-
-    examples: Examples
-    loader: Loader
-    left_out: LeftOut
-    training: Positions
-    validation: Positions
-
-
 def open_student_data(
     job: StudentJob, reporter: Reporter, resumed: Path | None = None, *, views: int = 1
-) -> StudentData:
+) -> RunImages[Examples]:
     """Read the examples and open their images.
 
     Args:
@@ -90,9 +71,9 @@ def open_student_data(
     """
     examples = Examples.read(job.examples).first_aspects(len(job.spec.questions))
     loader, left_out = _open_images(job, examples, reporter, resumed, views)
-    training, validation = split(examples, left_out)
+    training, held_out = split(examples, left_out)
     _check_sizes(len(training), job.settings, reporter)
-    return StudentData(examples, loader, left_out, training, validation)
+    return RunImages(examples, loader, left_out, training, held_out)
 
 
 def _open_images(

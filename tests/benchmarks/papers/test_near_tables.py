@@ -82,7 +82,7 @@ def test_the_table_of_costs_is_a_mean_over_seeds_with_the_papers_below():
     costs = [MethodCost(1.0, 0.5, 2.0, 3.0), MethodCost(2.0, 0.5, 4.0, 5.0)]
     lines = cells(cost_table("Table 1", (NEAR,), [[Measured({"sacc": 1.0}, cost) for cost in costs]]))
     assert lines[0] == ["Table 1", "learning h", "h for 10,000 images", "US$"]
-    assert lines[1] == ["NeaR", "2.000", "3.000", "4.000"]
+    assert lines[1] == ["NeaR", "2.000", "3.000", "4.00"]
     assert lines[2] == ["· paper, GPT-4o", "0.6", "0.03", "1"]
 
 

@@ -19,10 +19,11 @@ from fgvr.losses.makd import class_sum
 from fgvr.models.infer import load_classifier
 from fgvr.models.start_match import classifier_names, start_of
 from fgvr.models.start_weights import find_start
-from fgvr.models.student import build_student
+from fgvr.models.student import StudentSpec, build_student, timm_preprocess
 from fgvr.training.checkpoint import read_history
 from fgvr.training.examples import Examples
 from fgvr.training.loop import train
+from fgvr.training.optimisers import freeze_batch_statistics, has_batch_norm
 from fgvr.training.reporter import LocalReporter
 from fgvr.training.student import StudentTrainer, train_student
 from fgvr.training.student_data import StudentJob, bounded_by_steps
@@ -103,6 +104,18 @@ def test_frozen_batch_statistics_are_those_of_the_weights(tmp_path: Path, freeze
     assert kept
     assert all(torch.equal(learned[name], given[name]) for name in kept)
     assert all(not torch.equal(learned[name], given[name]) for name in given if name not in kept and "bn" in name)
+
+
+def test_frozen_batch_statistics_leave_dropout_on() -> None:
+    spec = StudentSpec("test_byobnet", ("a",), (), timm_preprocess("test_byobnet", 32))
+    model = build_student(replace(spec, backbone_args={"drop_rate": 0.5})).train()
+    assert has_batch_norm(model)
+    freeze_batch_statistics(model)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms
+    assert not any(module.training for module in norms)
+    assert all(module.training for module in model.modules() if module not in norms)
+    assert not has_batch_norm(build_student(replace(spec, backbone="test_vit")))
 
 
 def test_the_average_is_what_is_validated_and_saved(tmp_path: Path) -> None:
