@@ -84,7 +84,7 @@ def rows_of(table: str, pool: int, steps: int, target: str) -> list[Row]:
             whole,
             learns("trusted names alone", trainer="semi", semi={"weight": 0}),
             learns("semi", trainer="semi"),
-            learns("semi, weight 1", trainer="semi", semi={"weight": 1}),
+            learns("semi, weight 5", trainer="semi", semi={"weight": 5}),
             learns("semi, thresholds per class", trainer="semi", semi={"per_class": True}),
         ]
     shares = (0.03, 0.1, 0.5, 1.0)

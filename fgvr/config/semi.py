@@ -20,8 +20,9 @@ class Semi(Part):
     0.7); above 1: none is. Raise it where wrong names are learned."""
     per_class: bool = False
     """Lower the threshold of names that few photos have reached so far (FlexMatch), where many names are rare."""
-    weight: float = Field(default=5, ge=0)
-    """Weight of their loss beside that of the labelled photos (Semi-ViT: 5)."""
+    weight: float = Field(default=1, ge=0)
+    """Weight of their loss beside that of the labelled photos (Semi-ViT: 5, which harmed students of few photos:
+    docs/students.md)."""
     ratio: float = Field(default=5, gt=0)
     """Photos with pseudo-labels per labelled one in a step (Semi-ViT: 5). Labelled photos are repeated as needed."""
     mixup: bool = True
