@@ -72,7 +72,7 @@ def test_the_sums_of_all_sessions_count_and_machines_by_the_hour(tmp_path: Path)
         second.costs = {"near": StageCost(usd_per_second=3 / 3600)}
         second.heard({SPENT: told("of another session", 1)})
         assert second.spent.usd == pytest.approx(4 * 2100e-6 + 1.5)
-        with second.over("near"), pytest.raises(BudgetReached, match=r"US\$ 1.508 of US\$ 1 are spent"):
+        with second.over("near"), pytest.raises(BudgetReached, match=r"US\$ 1.51 of US\$ 1 are spent"):
             second.check()
     assert budget.current() is None
     budget.check()  # outside of a run there is no budget
