@@ -147,7 +147,7 @@ class Student(TrainStage):
         if settings.weights is not None:
             start, started = put_weights(settings, spec, folder.path(START_FOLDER))
             log.info("%s: %s", self.table, started)
-        _check_average(settings, int((~examples.held_out).sum()))
+        check_pace(settings, int((~examples.held_out).sum()))
         job = StudentJob(
             examples=folder.path("examples"),
             spec=spec,
@@ -254,8 +254,14 @@ def _unnamed(training_set: TrainingSet) -> dict[str, int]:
     return {"without_target": count} if count else {}
 
 
-def _check_average(settings: MakdConfig, images: int) -> None:
-    """Warn of a moving average that forgets so slowly that it is mostly of early, unfinished weights."""
+def check_pace(settings: MakdConfig, images: int) -> None:
+    """Warn of a training that ends in its warm-up, and of an average that is mostly of early, unfinished weights."""
+    if settings.warmup_epochs >= settings.epochs:
+        log.warning(
+            "makd.warmup_epochs = %d of %d epochs: the learning rate rises until the end, where it should fall; set "
+            "makd.warmup_epochs to 0, or train for more epochs",
+            *(settings.warmup_epochs, settings.epochs),
+        )
     learned = images * settings.epochs
     if settings.ema is not None and 2 * settings.ema > learned:
         log.warning(

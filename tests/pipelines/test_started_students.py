@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from fgvr.config import Config, Makd, build
 from fgvr.errors import UserError
 from fgvr.models.student import StudentSpec, timm_preprocess
-from pipelines.makd import _check_average
+from pipelines.makd import check_pace
 from pipelines.preflight import check_tables
 from pipelines.start_weights import put_weights
 from pipelines.student_task import spec_of
@@ -102,9 +102,16 @@ def test_a_rate_of_sgd_for_adamw_draws_a_warning(caplog: pytest.LogCaptureFixtur
 
 
 def test_an_average_that_hardly_forgets_draws_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    _check_average(Makd(ema=5000, epochs=10), 1000)
-    _check_average(Makd(epochs=10), 1000)
+    check_pace(Makd(ema=5000, epochs=10), 1000)
+    check_pace(Makd(epochs=10), 1000)
     assert not caplog.records
-    _check_average(Makd(ema=5001, epochs=10), 1000)
+    check_pace(Makd(ema=5001, epochs=10), 1000)
     assert "makd.ema = 5,001 images: the whole training learns from 10,000" in caplog.text
     assert "a tenth of it is usual, 1,000" in caplog.text
+
+
+def test_a_training_that_ends_in_its_warm_up_draws_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    check_pace(Makd(warmup_epochs=1, epochs=2), 1000)
+    assert not caplog.records
+    check_pace(Makd(warmup_epochs=1, epochs=1), 1000)
+    assert "makd.warmup_epochs = 1 of 1 epochs: the learning rate rises until the end" in caplog.text
