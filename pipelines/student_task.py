@@ -112,7 +112,8 @@ def check_student(config: Config) -> None:
             "makd.target_temperature away, or set makd.class_loss to ce"
         )
     spec = spec_of(settings, ("a",), ())
-    if settings.batch_norm == "frozen" and not has_batch_norm(build_student(spec)):
+    student = build_student(spec)
+    if settings.batch_norm == "frozen" and not has_batch_norm(student):
         log.warning("makd.batch_norm = frozen: makd.backbone %s has no batch normalisation", settings.backbone)
     check_weights(settings, spec)
     find_teacher(settings)  # reads it completely

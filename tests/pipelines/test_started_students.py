@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from fgvr.config import Config, Makd, build
 from fgvr.errors import UserError
-from fgvr.models.student import StudentSpec, timm_preprocess
+from fgvr.models.student import StudentSpec, build_student, timm_preprocess
 from pipelines.makd import check_pace
 from pipelines.preflight import check_tables
 from pipelines.start_weights import put_weights
@@ -99,6 +99,21 @@ def test_a_rate_of_sgd_for_adamw_draws_a_warning(caplog: pytest.LogCaptureFixtur
     assert "adamw" not in caplog.text
     check(settings(None, optimizer="adamw"))
     assert "makd.lr = 0.01 with makd.optimizer = adamw: that is a rate of SGD" in caplog.text
+
+
+def test_arguments_that_the_backbone_does_not_take_are_refused_before_anything_starts() -> None:
+    with pytest.raises(UserError, match="nonsense"):
+        check(settings(None, backbone_args={"nonsense": 1}))
+
+
+def test_statistics_to_keep_where_there_are_none_draw_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = spec_of(Makd(backbone="test_vit", image_size=32), ("a",), ())
+    state = {name: value.contiguous() for name, value in build_student(spec).state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    check(Makd(backbone="test_vit", image_size=32, weights=str(tmp_path / "w.safetensors"), batch_norm="frozen"))
+    assert "makd.batch_norm = frozen: makd.backbone test_vit has no batch normalisation" in caplog.text
 
 
 def test_an_average_that_hardly_forgets_draws_a_warning(caplog: pytest.LogCaptureFixture) -> None:
