@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +43,7 @@ from benchmarks.papers.near_runs import Measured
 from benchmarks.quality import clothing
 from benchmarks.quality.bird_field_marks import noisy_answers, truth_of
 from benchmarks.quality.photo_tables import find_weights, gap_table
-from benchmarks.quality.student_runs import Photos, StudentRuns, drawn, lite0_options
+from benchmarks.quality.student_runs import FINE, Photos, StudentRuns, drawn, lite0_options
 from fgvr.arrays import NONE, Floats, Ids
 from fgvr.config.data import LayoutSource
 from fgvr.heads.calibration import fit_temperature
@@ -64,7 +63,6 @@ FROZEN: Final = {**ADAMW, "freeze_epochs": 10_000}
 """The classifier alone learns."""
 FROZEN_SHARE: Final = 1 / 3
 """Share of the epochs in which the classifier alone learns, where the whole network learns afterwards."""
-FINE: Final = {**ADAMW, "lr": 1e-3, "layer_decay": 0.8, "batch_norm": "frozen"}
 SCRATCH: Final = {"lr": 0.05, "schedule": "cosine", "warmup_epochs": 1, "min_crop": 0.35, "validation_share": 0}
 
 
@@ -216,7 +214,6 @@ class Tables:
         folder = self._folder / f"plain-{seed}"
 
         def plain() -> float:
-            shutil.rmtree(folder, ignore_errors=True)
             return self.runs.top1(self._fine, train.take(few), keep=folder)
 
         def further(photos: Photos, **options: Any) -> Callable[[], float]:
@@ -284,7 +281,6 @@ class Tables:
         kinds: dict[str, dict[str, Any]] = {"KD": {"kind": "kd"}, "DKD": {"kind": "dkd", "warmup_epochs": 1}}
 
         def teacher() -> float:
-            shutil.rmtree(folder, ignore_errors=True)
             return self.runs.top1(options, self.data.train, keep=folder)
 
         def taught(kind: str, alpha: float) -> Callable[[], float]:

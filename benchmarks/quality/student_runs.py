@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -92,7 +92,7 @@ class StudentRuns:
             options: fields of `makd`; `weights: lite0` starts from ImageNet, a distillation's `teacher` is a folder
                 that an earlier student was kept in.
             learned: what it learns from. Aspects are learned where `alpha` is above 0 and there are some.
-            keep: a new folder for the student, to be a teacher later.
+            keep: a folder for the student, to be a teacher or a start later; what is there is replaced.
         """
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
@@ -100,6 +100,7 @@ class StudentRuns:
             reporter = LocalReporter(folder / "run")
             student_loop(job.settings)(job, reporter)
             if keep is not None:
+                shutil.rmtree(keep, ignore_errors=True)
                 shutil.copytree(reporter.checkpoint / "last", keep)
             return self._accuracy(reporter.checkpoint / "last", job.spec)
 
@@ -156,6 +157,10 @@ class StudentRuns:
             part = slice(first, first + EVALUATED_AT_ONCE)
             right += int((model.predict(pixels[part]).scores.argmax(axis=1) == self.tested.classes[part]).sum())
         return 100 * right / len(pixels)
+
+
+FINE: Final = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "layer_decay": 0.8, "batch_norm": "frozen"}
+"""The recipe by which the whole network learns from few photos (docs/pretrained.md)."""
 
 
 def lite0_options(size: int) -> dict[str, Any]:
