@@ -1,0 +1,130 @@
+"""Columns of a source's metadata (price, sender, month …) for stages that compute with them.
+
+The samples table keeps them as one JSON object per photo. Here they become columns of text, whatever the file had, so
+that a CSV and a Parquet file of the same values give the same: `true` and `false`, numbers as JSON writes them, null
+for what is empty or absent. `numbers` reads them as numbers again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fgvr.arrays import Ids
+from fgvr.config.data import ParquetSource, Source, TableSource
+from fgvr.errors import UserError
+from fgvr.tables import Table
+
+SHOWN: Final = 20
+"""How many columns a message lists."""
+
+
+class MetadataError(UserError, ValueError):
+    """A column is asked for that the source does not keep; the message names the config field and the columns."""
+
+
+def check_columns(source: Source, columns: Sequence[str], field: str) -> None:
+    """Check before anything starts that a source keeps the columns that a config field names.
+
+    Args:
+        source: `ingest.source`.
+        columns: their names.
+        field: the config field that names them, for the message.
+
+    Raises:
+        MetadataError: the source keeps no such column.
+    """
+    if not columns:
+        return
+    if not isinstance(source, TableSource | ParquetSource):
+        raise MetadataError(
+            f"{field} = {_listed(columns)}: photos of kind {source.kind} have no columns; list them in a file "
+            "(ingest.source.kind table or parquet) and name its columns in ingest.source.metadata_columns"
+        )
+    for column in columns:
+        if column not in source.metadata_columns:
+            there = _listed(source.metadata_columns) or "none"
+            raise MetadataError(
+                f"{field}: {column} is not among ingest.source.metadata_columns ({there})"
+                f"{_meant(column, source.metadata_columns)}; name it there"
+            )
+
+
+def metadata_batches(samples: Table, ids: Ids | None, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Columns of the metadata, one part of the samples at a time: `image_id` and a string column per name.
+
+    Args:
+        samples: the samples table.
+        ids: photos, int64 [n], ascending; None: all.
+        columns: keys of the metadata; what a photo lacks is null.
+    """
+    wanted = ["image_id", "metadata"]
+    for rows in samples.batches(wanted) if ids is None else samples.batches_of(ids, wanted):
+        facts = [_facts(text) for text in rows["metadata"].to_pylist()]
+        texts = {column: pa.array([as_text(fact.get(column)) for fact in facts], pa.string()) for column in columns}
+        yield pa.table({"image_id": rows["image_id"], **texts})
+
+
+def metadata(samples: Table, ids: Ids | None, columns: Sequence[str]) -> pa.Table:
+    """The same as one table, in the order of the ids."""
+    return pa.concat_tables(metadata_batches(samples, ids, columns)).combine_chunks()
+
+
+def as_text(value: Any) -> str | None:
+    """A JSON value as text without blanks around it; None for null and for what is blank."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text.strip() or None
+
+
+def numbers(texts: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """Text as numbers, float64 [n]: NaN where there is none, and for what is no finite number.
+
+    `true` and `false` are 1 and 0. Count what became NaN beside what was null before you rely on the rest.
+    """
+    values = np.full(len(texts), np.nan)
+    for place, text in enumerate(texts.to_pylist()):
+        values[place] = _number(text)
+    return values
+
+
+def missing(texts: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Which values are absent: bool [n]."""
+    absent: npt.NDArray[np.bool_] = pc.is_null(texts).to_numpy(zero_copy_only=False)
+    return absent
+
+
+def _facts(text: str | None) -> dict[str, Any]:
+    facts = {} if text is None else json.loads(text)
+    return facts if isinstance(facts, dict) else {}
+
+
+def _number(text: str | None) -> float:
+    if text is None:
+        return np.nan
+    if text.lower() in {"true", "false"}:
+        return float(text.lower() == "true")
+    if "_" in text:  # Python's float takes 1_000
+        return np.nan
+    try:
+        value = float(text)
+    except ValueError:
+        return np.nan
+    return value if np.isfinite(value) else np.nan
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return ", ".join(columns[:SHOWN]) + (" …" if len(columns) > SHOWN else "")
+
+
+def _meant(column: str, there: Sequence[str]) -> str:
+    close = difflib.get_close_matches(column, there, n=1)
+    return f"; is {close[0]} meant?" if close else ""
