@@ -125,33 +125,35 @@ SHOWN_HISTOGRAMS = 6
 PICTURE = "data:image/jpeg;base64,"
 
 
+def render_page(template: str, **facts: object) -> str:
+    """A page from a template of this folder: texts are escaped, secrets masked."""
+    return _environment().get_template(template).render(**facts)
+
+
 def render(content: ReportContent) -> str:
-    """The page as HTML text."""
+    """The report as HTML text."""
     results = content.results
     label_space = results.label_space
     counts = label_space.counts if label_space is not None else []
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            content=content,
-            results=results,
-            metrics=METRICS,
-            words=console,
-            shown_labels=counts[:SHOWN_LABELS],
-            hidden_labels=counts[SHOWN_LABELS:],
-            most_frequent=max((count for _, count in counts), default=1),
-            longest=max((stage.seconds for stage in results.stages), default=1.0) or 1.0,
-            best=_best(results.methods),
-            same_name=lambda one, other: fold_name(one) == fold_name(other),
-            failures=_failures(results.stages),
-            cost=cost(results.stages),
-            shown_aspects=SHOWN_ASPECTS,
-            shown_histograms=SHOWN_HISTOGRAMS,
-            map_side=MAP_SIDE,
-            scatter=scatter(results.methods, results.costs),
-            sides=(WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM),
-        )
+    return render_page(
+        "report.html",
+        content=content,
+        results=results,
+        metrics=METRICS,
+        words=console,
+        shown_labels=counts[:SHOWN_LABELS],
+        hidden_labels=counts[SHOWN_LABELS:],
+        most_frequent=max((count for _, count in counts), default=1),
+        longest=max((stage.seconds for stage in results.stages), default=1.0) or 1.0,
+        best=_best(results.methods),
+        same_name=lambda one, other: fold_name(one) == fold_name(other),
+        failures=_failures(results.stages),
+        cost=cost(results.stages),
+        shown_aspects=SHOWN_ASPECTS,
+        shown_histograms=SHOWN_HISTOGRAMS,
+        map_side=MAP_SIDE,
+        scatter=scatter(results.methods, results.costs),
+        sides=(WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM),
     )
 
 

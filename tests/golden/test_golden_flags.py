@@ -24,9 +24,15 @@ from fgvr.config.tree import known_leaves, type_name
 from tests.golden import golden
 
 ROOT = Path(__file__).parents[2]
-WITH_PARSER = ("pipelines/cache.py", "pipelines/status.py", "tune/sweep.py", "cluster/local_cluster.py")
+WITH_PARSER = (
+    "pipelines/cache.py",
+    "pipelines/diff.py",
+    "pipelines/status.py",
+    "tune/sweep.py",
+    "cluster/local_cluster.py",
+)
 """Scripts with flags of their own; the last but one takes those of the config, too."""
-WITHOUT_CONFIG = {"pipelines/cache.py", "pipelines/status.py", "cluster/local_cluster.py"}
+WITHOUT_CONFIG = {"pipelines/cache.py", "pipelines/diff.py", "pipelines/status.py", "cluster/local_cluster.py"}
 
 
 def scripts() -> list[str]:
@@ -79,6 +85,7 @@ def test_flags_and_their_defaults(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 FIELD = "--near.epochs"
 WRONG_VALUE = {
     "pipelines/cache.py": ["--older-than", "soon"],
+    "pipelines/diff.py": ["no/such/run", "no/such/run"],
     "pipelines/status.py": ["no/such/run"],
     "tune/sweep.py": ["--stage", "label"],
     "cluster/local_cluster.py": ["--workers", "two"],
