@@ -55,8 +55,9 @@ class Failure:
 
 IMAGE_ID = pa.field("image_id", pa.int64(), nullable=False)
 CLASS_ID = pa.field("class_id", pa.int64(), nullable=False)
-KEYS = (IMAGE_ID.name, CLASS_ID.name)
-"""Columns by which rows are known that may fail: of images, or of the student's classes."""
+SYNTHETIC_ID = pa.field("synthetic_id", pa.int64(), nullable=False)
+KEYS = (IMAGE_ID.name, CLASS_ID.name, SYNTHETIC_ID.name)
+"""Columns by which rows are known that may fail: of images, of the student's classes, or of generated pictures."""
 ERROR = pa.field("error", pa.struct([("reason", pa.string()), ("detail", pa.string())]))
 
 
@@ -284,6 +285,22 @@ def looks(questions: int) -> pa.Schema:
     answer, aspect = (pa.struct([f for f in part if f.name != "image_id"]) for part in (ANSWERS, aspects(questions)))
     return pa.schema([IMAGE_ID, ("answer", answer), ("aspects", aspect), ERROR])  # error: from either part
 
+
+SYNTHETIC = pa.schema(
+    [
+        SYNTHETIC_ID,  # dense: all pictures of a source stand together
+        ("source_id", pa.int64()),  # image_id of the photo whose edges it has; null where its worker died
+        ("name", pa.string()),  # the class target of that photo, which the picture is to show
+        ("prompt", pa.string()),
+        ("seed", pa.int64()),  # of the picture's own noise
+        ("image", pa.binary()),  # a JPEG file, of rejected pictures, too; null where there are no pixels
+        ("clip_score", pa.float32()),  # cosine of the picture and the basic prompt
+        ("rank", pa.int32()),  # of the name among all names, 1 is the best; null where the classifier lacks the name
+        ("kept", pa.bool_()),  # whether students learn from it; null when the row failed
+        ("reason", pa.string()),  # why it was rejected (fgvr.augment.filters.Rejection); null where it was kept
+        ERROR,
+    ]
+)
 
 HEAD_TARGETS = pa.schema(
     [

@@ -9,7 +9,8 @@ any), `last/`, `history.json`. The class target is the true class where all imag
 method gives (`makd.target`, table `pool`). The variant `base` is the same student without aspects, in a table of its
 own. `makd.distillation` adds a teacher of the class outputs to both: any earlier student, or the MLLM; a copy of it
 lies in `teacher/`. With `makd.signature_weight` makd also learns what a language model says about each class (table
-`signatures`). With `makd.weights` both start from pretrained weights; the table's metadata say what was taken.
+`signatures`). With `makd.weights` both start from pretrained weights; the table's metadata say what was taken. With
+`augment.alpha` both also see generated pictures of rare names (table `synthetic`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pipelines.command import stage_main
 from pipelines.run_tables import Look, Run
 from pipelines.start_weights import START_FOLDER, put_weights
 from pipelines.student_images import consulted, learned, learns_names
+from pipelines.student_pictures import PICTURES_FOLDER, pictures_of
 from pipelines.student_task import (
     StudentTask,
     assembled,
@@ -148,6 +150,7 @@ class Student(TrainStage):
             start, started = put_weights(settings, spec, folder.path(START_FOLDER))
             log.info("%s: %s", self.table, started)
         check_pace(settings, int((~examples.held_out).sum()))
+        shown = pictures_of(run, training_set)
         job = StudentJob(
             examples=folder.path("examples"),
             spec=spec,
@@ -158,14 +161,17 @@ class Student(TrainStage):
             all_asked=task.asked,
             start=start,
             signatures=folder.path(SIGNATURES_FILE) if spec.choices else None,
+            pictures=None if shown is None else folder.path(PICTURES_FOLDER),
         )
         examples.write(job.examples)
+        if shown is not None:
+            shown.pictures.write(folder.path(PICTURES_FOLDER))
         signatures = signatures_of(run, task)
         if job.signatures is not None and signatures is not None:
             save_array(job.signatures, signatures)
         if task.teacher is not None:
             task.teacher.put(folder.path(TEACHER_FOLDER), examples.image_ids)
-        return Training(student_loop(settings), job, settings.epochs, training_set, started)
+        return Training(student_loop(settings), job, settings.epochs, (training_set, shown), started)
 
     def models(self, checkpoint: Path) -> Mapping[str, Path]:
         """The best epoch's model where images are held out to choose it; and the last epoch's in any case."""
@@ -177,7 +183,7 @@ class Student(TrainStage):
         """The targets of each image, or why it was left out."""
         from fgvr.training.checkpoint import read_left_out
 
-        training_set: TrainingSet = training.made_of
+        training_set: TrainingSet = training.made_of[0]
         return training_set.table(read_left_out(checkpoint))
 
     def finish(self, run: Run, training: Training, checkpoint: Path, rows: pa.Table, summary: StageSummary) -> None:
@@ -185,7 +191,8 @@ class Student(TrainStage):
         from fgvr.training.checkpoint import failures_of, read_history, read_left_out, read_lost, reasons
         from pipelines.student_remarks import doubtful_pseudo_labels, learned_nothing
 
-        training_set: TrainingSet = training.made_of
+        training_set: TrainingSet
+        training_set, shown = training.made_of
         examples, spec, lost = training_set.examples, training.job.spec, read_lost(checkpoint)
         if lost:
             log.warning(
@@ -220,6 +227,7 @@ class Student(TrainStage):
             "lost": reasons(lost),
             "lost_examples": failures_of(lost, examples).examples_json(),
             **({"weights": training.started} if training.started else {}),
+            **({} if shown is None else shown.facts),
         }
 
     def _task(self, run: Run) -> StudentTask:

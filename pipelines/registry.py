@@ -48,6 +48,7 @@ STAGES = {
     "aspects": "aspects:Aspects",
     "class_scores": "class_scores:ClassScores",
     "signatures": "signatures:Signatures",
+    "synthetic": "augment:Synthetic",
     "base": "makd:Base",
     "makd": "makd:Makd",
     "predictions": "infer:Predictions",
@@ -85,7 +86,7 @@ FAMILIES = {FURTHER: ("answers", "answers:SourceAnswers")}
 """What the names of tables begin with that a config adds → the table behind which they stand, module and class."""
 WHOLE_JOB = (
     *("samples", "labels", "votes", "embeddings", "issues", "reasked", "candidates", "near", "questions"),
-    *("aspects", "class_scores", "signatures", "base", "makd", "predictions"),
+    *("aspects", "class_scores", "signatures", "synthetic", "base", "makd", "predictions"),
 )
 """Tables of a whole job before its report, in order; a config may not want some of them (`Stage.wanted`)."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from fgvr.config import Config, ConfigError, Makd, NoDistillation
 from pipelines.run_tables import Run, per_run
 from pipelines.start_weights import check_weights, find_weights
 from pipelines.student_images import learned_rows, learns_names, named_classes, scope
+from pipelines.student_pictures import decided_by_pictures, sees_pictures
 from pipelines.teacher import MllmTeacher, Teacher, asks_mllm, check_classes, find_teacher
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class StudentTask:
         sampled: whether the images are only a part of the split.
         asked: whether the MLLM was asked about each of them.
         teacher: the teacher whose class outputs are distilled.
+        pictures: how generated pictures are shown; empty where there are none.
     """
 
     settings: Makd
@@ -56,6 +58,7 @@ class StudentTask:
     sampled: bool = False
     asked: bool = True
     teacher: Teacher | None = None
+    pictures: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def decides(self) -> dict[str, Any]:
@@ -68,7 +71,7 @@ class StudentTask:
 
         ids = {"images": digest_of_ids(self.rows["image_id"].to_numpy())} if self.sampled else {}
         partly = (self.with_aspects and not self.fills_aspects) or asks_mllm(self.settings)
-        return ids | ({"unasked": "count"} if partly and not self.asked else {})
+        return ids | ({"unasked": "count"} if partly and not self.asked else {}) | dict(self.pictures)
 
     @property
     def with_aspects(self) -> bool:
@@ -152,6 +155,8 @@ def student_tables(run: Run, settings: Makd) -> Iterator[str]:
             yield "aspects"
     if settings.signature_weight > 0:
         yield "signatures"
+    if sees_pictures(run.config):
+        yield "synthetic"
 
 
 def student_task(run: Run, settings: Makd) -> StudentTask:
@@ -168,7 +173,8 @@ def student_task(run: Run, settings: Makd) -> StudentTask:
     config, photos = run.config, run.photos
     most = config.aspects.max_images
     asked = scope(config, photos) == "asked" or most is None or most >= rows.num_rows
-    return StudentTask(settings, rows, learns_names(config, photos), sampled, asked, teacher)
+    shown = decided_by_pictures(config)
+    return StudentTask(settings, rows, learns_names(config, photos), sampled, asked, teacher, shown)
 
 
 @per_run

@@ -23,9 +23,11 @@ from fgvr.tables import Table
 from fgvr.training.assemble import TrainingSet
 from fgvr.training.student import RECIPE
 from fgvr.training.student_data import StudentJob, bounded_by_steps
+from fgvr.training.swaps import Pictures
 from pipelines.makd import SIGNATURES_FILE, TEACHER_FOLDER
 from pipelines.run_tables import Run
 from pipelines.start_weights import START_FOLDER, put_weights, start_uri
+from pipelines.student_pictures import PICTURES_FOLDER, pictures_of, sees_pictures
 from pipelines.student_task import (
     assembled,
     check_student,
@@ -59,6 +61,7 @@ class MakdSweep:
         images: what identifies a sample of the training images in a fingerprint; empty for the whole split.
         all_asked: see `fgvr.training.student_data.StudentJob`.
         signatures: those of the classes, float32 [C, K]; None in the copies, and where the student learns none.
+        pictures: generated pictures that stand in for photos; None in the copies, and where there are none.
     """
 
     config: Config
@@ -69,6 +72,7 @@ class MakdSweep:
     images: Mapping[str, Any] = field(default_factory=dict)
     all_asked: bool = True
     signatures: Floats | None = None
+    pictures: Pictures | None = None
     stage: str = "makd"
     objective: Objective = OBJECTIVE
 
@@ -95,7 +99,9 @@ class MakdSweep:
         )
         spec = student_spec(run, task, training_set)
         signatures = signatures_of(run, task)
-        return cls(config, spec, training_set, inputs, task.teacher, task.decides, task.asked, signatures)
+        shown = pictures_of(run, training_set)
+        pictures = None if shown is None else shown.pictures
+        return cls(config, spec, training_set, inputs, task.teacher, task.decides, task.asked, signatures, pictures)
 
     @property
     def workers(self) -> TrainWorkers:
@@ -134,7 +140,9 @@ class MakdSweep:
                 put_weights(self.config.makd, self.spec, storage.join(folder, START_FOLDER), keep_classifier=False)
             if self.signatures is not None:
                 save_array(storage.join(folder, SIGNATURES_FILE), self.signatures)
-        return replace(self, examples=None, signatures=None)
+            if self.pictures is not None:
+                self.pictures.write(storage.join(folder, PICTURES_FOLDER))
+        return replace(self, examples=None, signatures=None, pictures=None)
 
     def training(self, config: Config, sweep_folder: str, trial_folder: str) -> Training:
         """A training run of a student that learns the first questions by rank."""
@@ -150,6 +158,7 @@ class MakdSweep:
             all_asked=self.all_asked,
             signatures=storage.join(sweep_folder, SIGNATURES_FILE) if self.spec.choices else None,
             start=None if config.makd.weights is None else start_uri(storage.join(sweep_folder, START_FOLDER)),
+            pictures=storage.join(sweep_folder, PICTURES_FOLDER) if sees_pictures(self.config) else None,
         )
         return Training(student_loop(job.settings), job)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from fgvr.config.augment import Augment
 from fgvr.config.base import Part, Workers
 from fgvr.config.baselines import Baselines
 from fgvr.config.data import Ingest
@@ -215,6 +216,7 @@ class Config(Part):
     aspects: Aspects = Aspects()
     class_scores: ClassScores = ClassScores()
     signatures: Signatures = Signatures()
+    augment: Augment = Augment()
     makd: Makd = Makd()
     distill: Distill = Distill()
     baselines: Baselines = Baselines()

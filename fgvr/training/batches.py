@@ -22,12 +22,13 @@ from fgvr.training.checkpoint import LeftOut
 from fgvr.training.image_store import ImageStore
 from fgvr.training.mixing import Mix, Mixing
 from fgvr.training.rand_augment import DRAWS, RandAugment
+from fgvr.training.swaps import NO_PICTURE, Swaps
 
 Positions = npt.NDArray[np.int64]
 Cut = Callable[[Pixels, int], list[Pixels]]
 """Makes the views of an image, given its row in the step."""
-CHANGED, MIXED = 1, 2
-"""Ends of the random streams of RandAugment and of mixing; those of crops end with the view."""
+CHANGED, MIXED, SWAPPED = 1, 2, 3
+"""Ends of the random streams of RandAugment, mixing and swapping; those of crops end with the view."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Loader:
         augment: changes each crop of training further; None: crops and flips only.
         augment_first: changes the first view, too.
         mixing: mixes the images of a training step in pairs, all views alike; None: they stay apart.
+        swaps: shows generated pictures in place of some photos of a training step; None: photos only.
     """
 
     store: ImageStore
@@ -97,6 +99,7 @@ class Loader:
     augment: RandAugment | None = None
     augment_first: bool = True
     mixing: Mixing | None = None
+    swaps: Swaps | None = None
 
     def training(self, positions: Positions, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """This worker's shares of an epoch's batches, with random crops and flips."""
@@ -115,12 +118,13 @@ class Loader:
 
     def _augmented(self, step: Positions, stream: tuple[int, int, int]) -> Batch:
         crop = self._random_crops(len(step), stream)
+        shown = None if self.swaps is None else self.swaps.draw(step, np.random.default_rng((*stream, 0, SWAPPED)))
         mine = np.arange(len(step))[self.rank :: self.world_size]
         if self.mixing is None:
-            return self._batch(step, mine, crop, self.views)
+            return self._batch(step, mine, crop, self.views, shown)
         theirs = len(step) - 1 - mine
         rows = np.union1d(mine, theirs)  # a partner may be in another worker's share: then both cut it
-        cut = self._batch(step, rows, crop, self.views)
+        cut = self._batch(step, rows, crop, self.views, shown)
         mix = self.mixing.draw(np.random.default_rng((*stream, 0, MIXED)), self.preprocess.input_size)
         places = np.searchsorted(rows, mine), np.searchsorted(rows, theirs)
         views = tuple(self._mixed(view, *places, mix) for view in cut.views)
@@ -156,7 +160,8 @@ class Loader:
         mine = np.arange(len(step))[self.rank :: self.world_size]
         return self._batch(step, mine, lambda image, _: [self.preprocess.centre_crop(image)], 1)
 
-    def _batch(self, step: Positions, rows: Positions, cut: Cut, views: int) -> Batch:
+    def _batch(self, step: Positions, rows: Positions, cut: Cut, views: int, shown: Positions | None = None) -> Batch:
+        """`shown`: the picture in place of each image of the step, as `Swaps.draw` gives it."""
         positions = step[rows]
         shape = (len(positions), *2 * (self.preprocess.input_size,), 3)
         pixels = tuple(torch.zeros(shape, dtype=torch.uint8, pin_memory=self.pin) for _ in range(views))
@@ -164,13 +169,17 @@ class Loader:
         failures: LeftOut = {}
         for place, (row, position) in enumerate(zip(rows.tolist(), positions.tolist(), strict=True)):
             try:
-                crops = cut(self.store[position], row)
+                crops = cut(self._image(position, NO_PICTURE if shown is None else int(shown[row])), row)
             except ImageError as error:  # only images beyond the store's limit can fail here; all others were counted
                 failures[position] = error.failure
                 continue
             for array, crop in zip(arrays, crops, strict=True):
                 array[place] = crop
         return Batch(pixels, positions, step, failures)
+
+    def _image(self, position: int, picture: int) -> Pixels:
+        """The photo at a position, or the picture in its place; raises ImageError."""
+        return self.store[position] if self.swaps is None or picture == NO_PICTURE else self.swaps.store[picture]
 
 
 def epoch_steps(positions: Positions, batch_size: int, seed: int, epoch: int) -> list[Positions]:

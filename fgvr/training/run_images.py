@@ -102,9 +102,7 @@ def open_images(
         cache_gb: disk space for decoded images, in GiB.
         refused: the error where too many cannot be read.
     """
-    root = storage.cache_folder(disk_cache.IMAGES) if job.cache is None else Path(job.cache)
-    settings = StoreSettings(preprocess, job.limits, int(cache_gb * disk_cache.GIB), torch.get_num_threads())
-    store = open_store(root, examples.identity, examples.uris, settings)
+    store = store_of(job, examples.uris, examples.identity, preprocess=preprocess, cache_gb=cache_gb)
     # Each machine reads for itself, and one may be able to read what another cannot.
     failures = over_workers(store.failures, reporter.world_size)
     left_out = failures if resumed is None else read_left_out(resumed)
@@ -112,6 +110,15 @@ def open_images(
     if refusal is not None:
         raise refused(f"{refusal}. The same command tries them again and goes on when they are back")
     return store, left_out
+
+
+def store_of(
+    job: ImageJob, uris: Sequence[str], identity: str, *, preprocess: Preprocess, cache_gb: float
+) -> ImageStore:
+    """The store of decoded images at these URIs; arguments as in `open_images`."""
+    root = storage.cache_folder(disk_cache.IMAGES) if job.cache is None else Path(job.cache)
+    settings = StoreSettings(preprocess, job.limits, int(cache_gb * disk_cache.GIB), torch.get_num_threads())
+    return open_store(root, identity, uris, settings)
 
 
 def split(examples: RunExamples, left_out: LeftOut) -> tuple[Positions, Positions]:

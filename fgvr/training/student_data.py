@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,12 +11,13 @@ from fgvr.config import ImageLimits, Makd
 from fgvr.errors import UserError
 from fgvr.models.student import StudentSpec
 from fgvr.training.batches import Loader, steps_per_epoch
-from fgvr.training.checkpoint import LeftOut
+from fgvr.training.checkpoint import LeftOut, over_workers
 from fgvr.training.examples import Examples
 from fgvr.training.mixing import Mixing
 from fgvr.training.rand_augment import RandAugment
 from fgvr.training.reporter import Reporter
-from fgvr.training.run_images import RunImages, open_images, split
+from fgvr.training.run_images import RunImages, open_images, split, store_of
+from fgvr.training.swaps import Pictures, Swaps
 
 
 class StudentTrainingError(UserError, ValueError):
@@ -40,6 +41,8 @@ class StudentJob:
             name any.
         signatures: URI of an array float32 [C, K], the signature of each class (`fgvr.mllm.signature_worker`), nan for
             classes without one; None where the student has no choice questions.
+        pictures: URI of the folder of generated pictures that stand in for photos (`fgvr.training.swaps`); None: there
+            are none.
     """
 
     examples: str
@@ -52,6 +55,7 @@ class StudentJob:
     all_asked: bool = True
     start: str | None = None
     signatures: str | None = None
+    pictures: str | None = None
 
 
 def open_student_data(
@@ -100,8 +104,29 @@ def _open_images(
         augment=_augment(job),
         augment_first=job.settings.trainer != "semi",  # whose teacher sees photos as they are
         mixing=Mixing(job.settings.mixup, job.settings.cutmix) if job.settings.mixes else None,
+        swaps=None if job.pictures is None else _open_pictures(job, job.pictures, reporter),
     )
     return loader, left_out
+
+
+def _open_pictures(job: StudentJob, uri: str, reporter: Reporter) -> Swaps:
+    """The generated pictures, decoded like photos; raises StudentTrainingError where one cannot be read."""
+    pictures = Pictures.read(uri)
+    # Nothing is cut off a picture: what it was made from has lost its edge already.
+    whole = replace(job, limits=job.limits.model_copy(update={"cut_bottom": 0}))
+    store = store_of(
+        *(whole, pictures.uris, pictures.identity),
+        preprocess=job.spec.preprocess,
+        cache_gb=job.settings.cache_gb,
+    )
+    lost = over_workers(store.failures, reporter.world_size)
+    if lost:
+        first = next(iter(lost.values()))
+        raise StudentTrainingError(
+            f"{len(lost)} of {len(pictures.uris)} generated pictures cannot be read ({first.reason}: {first.detail}); "
+            "they lie in the run's own table `synthetic`: start again where that can be read, or set augment.alpha to 0"
+        )
+    return Swaps(pictures, store)
 
 
 def _augment(job: StudentJob) -> RandAugment | None:

@@ -1,0 +1,179 @@
+"""Diffusion pipelines of a few thousand random weights each, saved as real ones are: folders of safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SIDE = 64
+TEXTS = ["a photo of a finch", "a photo of a heron on a branch", "geometric shapes", "a black photo"]
+WIDTH, CONTEXT = 16, 77
+
+
+def tokenizer(folder: Path) -> Any:
+    """A tokenizer of a few hundred tokens, fitted to the texts above."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    bpe = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    bpe.train_from_iterator(TEXTS, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    bpe.model.save(str(folder))
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=CONTEXT)
+
+
+def text_config(**more: Any) -> Any:
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=1000,
+        hidden_size=WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+        **more,
+    )
+
+
+def networks(cross: int = WIDTH, **more: Any) -> dict[str, Any]:
+    """U-Net, ControlNet and VAE with random weights."""
+    from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+
+    shape = {
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "cross_attention_dim": cross,
+        "attention_head_dim": 4,
+        "norm_num_groups": 4,
+        **more,
+    }
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        **shape,
+    )
+    controlnet = ControlNetModel(
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        conditioning_embedding_out_channels=(4, 8),
+        **shape,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+    )
+    return {"unet": unet, "controlnet": controlnet, "vae": vae}
+
+
+def sd15(folder: Path) -> Path:
+    """A Stable Diffusion 1.5 with a ControlNet inside its folder."""
+    from diffusers import DDIMScheduler, StableDiffusionControlNetPipeline
+    from transformers import CLIPTextModel
+
+    torch.manual_seed(0)
+    StableDiffusionControlNetPipeline(
+        **networks(),
+        text_encoder=CLIPTextModel(text_config()),
+        tokenizer=tokenizer(folder.with_name(f"{folder.name}-tokenizer")),
+        scheduler=DDIMScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def sdxl(folder: Path) -> Path:
+    """An SDXL with two text encoders and a ControlNet."""
+    from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionXLControlNetPipeline
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(0)
+    more = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + WIDTH,
+        "transformer_layers_per_block": (1, 1),
+    }
+    words = tokenizer(folder.with_name(f"{folder.name}-tokenizer"))
+    StableDiffusionXLControlNetPipeline(
+        **networks(2 * WIDTH, **more),
+        text_encoder=CLIPTextModel(text_config()),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(projection_dim=WIDTH)),
+        tokenizer=words,
+        tokenizer_2=words,
+        scheduler=EulerAncestralDiscreteScheduler(timestep_spacing="trailing"),
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def bert_words(folder: Path) -> Path:
+    """A BERT tokenizer of a few letters: BLIP-Diffusion reads the subject's name by one of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = [chr(number) for number in range(ord("a"), ord("z") + 1)]
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, "##x"]) + "\n")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    return folder
+
+
+def blip(folder: Path) -> Path:
+    """A BLIP-Diffusion with a ControlNet: it also sees a photo of the subject."""
+    from diffusers import BlipDiffusionControlNetPipeline, PNDMScheduler
+    from diffusers.pipelines.deprecated.blip_diffusion.blip_image_processing import BlipImageProcessor
+    from diffusers.pipelines.deprecated.blip_diffusion.modeling_blip2 import Blip2QFormerModel
+    from diffusers.pipelines.deprecated.blip_diffusion.modeling_ctx_clip import ContextCLIPTextModel
+    from transformers.models.blip_2.configuration_blip_2 import Blip2Config
+
+    torch.manual_seed(0)
+    config = Blip2Config(
+        vision_config={
+            "hidden_size": WIDTH,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 224,
+            "patch_size": 112,
+            "hidden_act": "quick_gelu",
+        },
+        qformer_config={
+            "vocab_size": 40,
+            "hidden_size": WIDTH,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "max_position_embeddings": 512,
+            "cross_attention_frequency": 1,
+            "encoder_hidden_size": WIDTH,
+        },
+        num_query_tokens=4,
+        tokenizer=str(bert_words(folder.with_name(f"{folder.name}-words"))),
+    )
+    BlipDiffusionControlNetPipeline(
+        **networks(),
+        text_encoder=ContextCLIPTextModel(text_config()),
+        tokenizer=tokenizer(folder.with_name(f"{folder.name}-tokenizer")),
+        scheduler=PNDMScheduler(skip_prk_steps=True),
+        qformer=Blip2QFormerModel(config),
+        image_processor=BlipImageProcessor(),
+        mean=[0.5] * 3,
+        std=[0.5] * 3,
+    ).save_pretrained(folder)
+    return folder
