@@ -207,8 +207,6 @@ class Synthetic(RowStage):
             summary = super().compute(run, folder)
             _count(folder.uri, summary, len(set(sources.classes.tolist())))
             summary.remarks = (*summary.remarks, *_remarks(summary, config.top_k, len(class_names(run))))
-        for line in summary.remarks:
-            log.warning("synthetic: %s", line)
         return summary
 
 

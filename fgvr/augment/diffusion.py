@@ -1,11 +1,10 @@
-"""Diffusion pipelines with a ControlNet, through diffusers: Stable Diffusion 1.5, SDXL and BLIP-Diffusion.
+"""Diffusion pipelines with a ControlNet, through diffusers: Stable Diffusion 1.5 and SDXL.
 
 A picture's noise comes from its own seed on the CPU, so that it does not depend on what is generated with it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,6 @@ from fgvr.augment.edges import canny
 from fgvr.augment.pictures import Asked, Made, made_of
 from fgvr.augment.pipeline_source import (
     FIELD,
-    INDEX,
     SAFETY,
     GeneratorError,
     PipelineSource,
@@ -37,9 +35,9 @@ class DiffusionGenerator:
     """Implements `PictureGenerator`."""
 
     def __init__(self, config: DiffusionModel, pipeline: Any, device: torch.device) -> None:
-        """`pipeline`: one of diffusers' three, on the device."""
+        """`pipeline`: one of diffusers' two, on the device."""
         self.config, self.pipeline, self.device = config, pipeline, device
-        self.size, self.square = config.size, config.pipeline == "blip"
+        self.size, self.square = config.size, False
         pipeline.set_progress_bar_config(disable=True)
 
     def make(self, asked: Sequence[Asked]) -> list[Made]:
@@ -54,37 +52,19 @@ class DiffusionGenerator:
             "output_type": "np",
         }
         with torch.inference_mode():
-            if kind == "blip":
-                output = self._with_subjects(asked, edges, shared)
-            else:
-                negative = None if config.negative_prompt is None else [config.negative_prompt] * len(asked)
-                output = self.pipeline(
-                    [each.prompt for each in asked],
-                    image=edges,
-                    negative_prompt=negative,
-                    controlnet_conditioning_scale=float(config.controlnet_scale),
-                    height=asked[0].photo.height,
-                    width=asked[0].photo.width,
-                    **shared,
-                )
+            output = self.pipeline(
+                [each.prompt for each in asked],
+                image=edges,
+                negative_prompt=None if config.negative_prompt is None else [config.negative_prompt] * len(asked),
+                controlnet_conditioning_scale=float(config.controlnet_scale),
+                height=asked[0].photo.height,
+                width=asked[0].photo.width,
+                **shared,
+            )
         flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(asked)
         return [
             made_of(np.asarray(image), unsafe=bool(flag)) for image, flag in zip(output.images, flagged, strict=True)
         ]
-
-    def _with_subjects(self, asked: Sequence[Asked], edges: list[Image.Image], shared: dict[str, Any]) -> Any:
-        """BLIP-Diffusion puts `a <name>` before the prompt by itself."""
-        return self.pipeline(
-            [each.prompt for each in asked],
-            [each.subject for each in asked],
-            edges,
-            [each.name for each in asked],
-            [each.name for each in asked],
-            neg_prompt=self.config.negative_prompt or "",
-            height=self.config.size,
-            width=self.config.size,
-            **shared,
-        )
 
 
 def load_diffusion(
@@ -106,7 +86,7 @@ def load_diffusion(
     dtype = torch.bfloat16 if held(precision, device) == "bf16" else torch.float32
     source = find_pipeline(config).in_files()
     try:
-        pipeline = _blip(source, dtype) if config.pipeline == "blip" else _stable(source, dtype)
+        pipeline = _stable(source, dtype)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         # Whatever is in the files: a wrong shape, a missing part, a class that this version does not have.
         raise GeneratorError(f"{FIELD}.model: {source.model.name} cannot be loaded: {error}") from error
@@ -126,7 +106,7 @@ def _stable(source: PipelineSource, dtype: torch.dtype) -> Any:
     return kind.from_pretrained(
         source.folder,
         controlnet=_controlnet(source, dtype),
-        torch_dtype=dtype,
+        dtype=dtype,
         use_safetensors=True,
         local_files_only=True,
         variant=variant_of(source.folder / "unet"),
@@ -139,30 +119,5 @@ def _controlnet(source: PipelineSource, dtype: torch.dtype) -> Any:
 
     folder, kind = source.controlnet_folder, ControlNetModel
     return kind.from_pretrained(
-        folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, variant=variant_of(folder)
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True, variant=variant_of(folder)
     )
-
-
-def _blip(source: PipelineSource, dtype: torch.dtype) -> Any:
-    """BLIP-Diffusion, part by part: diffusers no longer develops it, and does not find its classes by their names."""
-    from diffusers import AutoencoderKL, BlipDiffusionControlNetPipeline, PNDMScheduler, UNet2DConditionModel
-    from diffusers.pipelines.deprecated.blip_diffusion.blip_image_processing import BlipImageProcessor
-    from diffusers.pipelines.deprecated.blip_diffusion.modeling_blip2 import Blip2QFormerModel
-    from diffusers.pipelines.deprecated.blip_diffusion.modeling_ctx_clip import ContextCLIPTextModel
-    from transformers import CLIPTokenizer
-
-    networks = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
-    networks |= {"text_encoder": ContextCLIPTextModel, "qformer": Blip2QFormerModel}
-    parts: dict[str, Any] = {"controlnet": _controlnet(source, dtype)}
-    for name, kind in networks.items():
-        folder, options = source.folder / name, {"use_safetensors": True, "local_files_only": True}
-        parts[name] = kind.from_pretrained(folder, torch_dtype=dtype, variant=variant_of(folder), **options)
-    for name, kind in {
-        "tokenizer": CLIPTokenizer,
-        "scheduler": PNDMScheduler,
-        "image_processor": BlipImageProcessor,
-    }.items():
-        parts[name] = kind.from_pretrained(source.folder / name, local_files_only=True)
-    stated = json.loads((source.folder / INDEX).read_text(encoding="utf-8"))
-    more = {name: stated[name] for name in ("ctx_begin_pos", "mean", "std") if name in stated}
-    return BlipDiffusionControlNetPipeline(**parts, **more)

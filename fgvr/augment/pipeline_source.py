@@ -31,17 +31,15 @@ SAFETY: Final = "safety_checker"
 NETWORKS: Final[dict[str, tuple[str, ...]]] = {
     "sd15": ("unet", "vae", "text_encoder"),
     "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2"),
-    "blip": ("unet", "vae", "text_encoder", "qformer"),
 }
 """Folders with weights that each kind of pipeline needs beside the ControlNet."""
 FURTHER: Final[dict[str, tuple[str, ...]]] = {
     "sd15": ("tokenizer", "scheduler"),
     "sdxl": ("tokenizer", "tokenizer_2", "scheduler"),
-    "blip": ("tokenizer", "scheduler", "image_processor"),
 }
 """Folders without weights that it needs."""
-LIBRARIES: Final = {"diffusers", "transformers", "stable_diffusion", "blip_diffusion"}
-"""Where the class of a part may lie; the last two are names of diffusers' own."""
+LIBRARIES: Final = {"diffusers", "transformers", "stable_diffusion"}
+"""Where the class of a part may lie; the last is a name of diffusers' own."""
 _HUB_FILES: Final = (INDEX, CONFIG_FILE, "*/*.json", "*/*.txt", "*/*.model", f"*{SAFE}", f"*/*{SAFE}")
 
 

@@ -1,4 +1,4 @@
-"""Generated photos of rare names, from which students learn beside the real ones (SaSPA, Michaeli and Fried, NeurIPS 2024)."""
+"""Generated photos of rare names, from which students learn beside the real ones (SaSPA; docs/augment.md)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ NEGATIVES: Final = (
     *("a photo", "an image", "a black photo"),
 )
 """Texts that a failed picture resembles more than the basic prompt: SaSPA's six."""
-STEPS: Final = {"sd15": 30, "blip": 30, "sdxl": 2}
-GUIDANCE: Final = {"sd15": 7.5, "blip": 7.5, "sdxl": 0.0}
+STEPS: Final = {"sd15": 30, "sdxl": 2}
+GUIDANCE: Final = {"sd15": 7.5, "sdxl": 0.0}
 """SaSPA's settings; those of SDXL are for SDXL-turbo, which is distilled for few steps without guidance."""
 
 
@@ -41,9 +41,8 @@ class DiffusionModel(Part):
     """A diffusion model with a ControlNet that follows the edges of a photo; needs the extra `augment` (diffusers)."""
 
     kind: Literal["diffusers"] = "diffusers"
-    pipeline: Literal["sd15", "sdxl", "blip"] = "sd15"
-    """`sd15`: Stable Diffusion 1.5 and its relatives; `sdxl`: SDXL, meant for SDXL-turbo; `blip`: BLIP-Diffusion, which
-    also sees another photo of the same name."""
+    pipeline: Literal["sd15", "sdxl"] = "sd15"
+    """`sd15`: Stable Diffusion 1.5 and its relatives; `sdxl`: SDXL, with the settings of SDXL-turbo."""
     model: Tuned[str | None] = None
     """Folder of a diffusers pipeline (model_index.json; local or s3://), or a hub name (hf-hub:stabilityai/sdxl-turbo).
     Only .safetensors are loaded."""
@@ -59,12 +58,11 @@ class DiffusionModel(Part):
     guidance: float | None = Field(default=None, ge=0)
     """Classifier-free guidance; null: 7.5, and 0 for `sdxl`."""
     controlnet_scale: float = Field(default=0.75, ge=0)
-    """How strictly the edges are followed; `blip` follows them fully, since its pipeline has no such setting."""
+    """How strictly the edges are followed (SaSPA: 0.75)."""
     negative_prompt: Prompt | None = None
     """What a picture should not show; has no effect without guidance."""
     size: int = Field(default=512, ge=64, multiple_of=64)
-    """Shorter side of a picture in pixels, a multiple of 64; the other side keeps the photo's shape, up to 2:1. `blip`
-    makes squares."""
+    """Shorter side of a picture in pixels, a multiple of 64; the other side keeps the photo's shape, up to 2:1."""
 
 
 class DrawnBirds(Part):
