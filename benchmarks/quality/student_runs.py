@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from fgvr.models.student import StudentClassifier, StudentSpec, build_student, t
 from fgvr.training.examples import Examples
 from fgvr.training.reporter import LocalReporter
 from fgvr.training.student_data import StudentJob
+from fgvr.training.swaps import Pictures
 from pipelines.student_task import student_loop
 
 EVALUATED_AT_ONCE = 64
@@ -85,7 +86,14 @@ class StudentRuns:
         self.names, self.tested, self._weights = names, tested, weights
         self._pixels: dict[tuple[str, int], torch.Tensor] = {}
 
-    def top1(self, options: Mapping[str, Any], learned: Photos, *, keep: Path | None = None) -> float:
+    def top1(
+        self,
+        options: Mapping[str, Any],
+        learned: Photos,
+        *,
+        keep: Path | None = None,
+        pictures: Pictures | None = None,
+    ) -> float:
         """Accuracy in percent of a student.
 
         Args:
@@ -93,10 +101,14 @@ class StudentRuns:
                 that an earlier student was kept in.
             learned: what it learns from. Aspects are learned where `alpha` is above 0 and there are some.
             keep: a folder for the student, to be a teacher or a start later; what is there is replaced.
+            pictures: generated pictures that it sees in place of some photos.
         """
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             job = self._job(folder, options, learned)
+            if pictures is not None:
+                pictures.write(str(folder / "pictures"))
+                job = replace(job, pictures=str(folder / "pictures"))
             reporter = LocalReporter(folder / "run")
             student_loop(job.settings)(job, reporter)
             if keep is not None:

@@ -173,6 +173,8 @@ def type_name(annotation: Any) -> str:
         return "|".join(str(value) for value in get_args(annotation))
     if get_origin(annotation) is tuple and (parts := parts_of(get_args(annotation)[0])):
         return f"list of {'|'.join(map(_kind, parts))}"
+    if get_origin(annotation) is tuple and hasattr(get_args(annotation)[0], "__metadata__"):
+        return f"tuple[{type_name(get_args(annotation)[0])}, ...]"
     names = [option.__name__ if isinstance(option, type) else str(option) for option in options(annotation)]
     return " or ".join("null" if name == "NoneType" else name.replace("typing.", "") for name in names)
 

@@ -36,6 +36,15 @@ LABELS, NEAR, STUDENT = ("labels",), ("near",), ("base", "makd")
 SERVER = {"kind": "openai", "model": "big", "base_url": "http://user:pw@gpu:8000/v1"}
 METHODS = ["mllm", "zs_clip", "zs_wordnet", "cased", "prototypes", "finer", "findr", "near", "base", "makd"]
 
+NOT_TAUGHT = {"distillation": {"kind": "none"}}
+PIPELINE = {
+    "model_index.json": '{"unet": ["diffusers", "UNet2DConditionModel"]}',
+    "controlnet/config.json": '{"_class_name": "ControlNetModel"}',
+    **{f"{part}/w.safetensors": "some" for part in ("unet", "vae", "text_encoder", "controlnet")},
+    **{f"{part}/some.json": "{}" for part in ("tokenizer", "scheduler")},
+}
+"""The files of a diffusion pipeline, as far as they are looked at before it is loaded."""
+
 Row = tuple[str, Any, set[str]]
 
 # Field, another value, the stages whose fingerprints it changes: in the setup of that name, asked for these tables.
@@ -175,6 +184,33 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("signatures.min_label_mass", 0.1, {"signatures"}),
         ("mllm.dtype", "float32", {"signatures"}),
         ("mllm.model", "{copy of mllm}", {"signatures"}),
+    ],
+    ("drawn", ("base", "synthetic")): [
+        ("augment.alpha", 0.5, {"base"}),
+        ("augment.alpha", 0, {"base"}),  # which then sees no pictures
+        ("augment.max_per_source", 1, {"base"}),
+        ("augment.below", 1, {"synthetic"}),  # of none
+        ("augment.per_image", 3, {"synthetic"}),
+        ("augment.prompts", ["a {}"], {"synthetic"}),
+        ("augment.basic_prompt", "a photo of a bird", {"synthetic"}),
+        ("augment.negatives", ["a photo"], {"synthetic"}),
+        ("augment.top_k", 3, {"synthetic"}),
+        ("augment.ranked_by", "zero_shot", {"embeddings", "space", "synthetic"}),  # the first two are not needed then
+        ("augment.seed", 3, {"synthetic"}),
+        ("augment.generator.species", "other", {"synthetic"}),
+        ("augment.generator.difficulty", 1, {"synthetic"}),
+        ("augment.workers.num_gpus", 1, {"synthetic"}),  # bf16 there
+        ("clip.model", "{copy of clip}", {"embeddings", "synthetic"}),
+        ("ingest.limits.cut_bottom", 3, {"embeddings", "synthetic", "base"}),
+    ],
+    ("diffused", ("synthetic",)): [
+        ("augment.generator.model", "{other pipeline}", {"synthetic"}),
+        ("augment.generator.controlnet", "{other pipeline}/controlnet", {"synthetic"}),
+        ("augment.generator.steps", 3, {"synthetic"}),
+        ("augment.generator.guidance", 3, {"synthetic"}),
+        ("augment.generator.controlnet_scale", 0.5, {"synthetic"}),
+        ("augment.generator.negative_prompt", "blurry", {"synthetic"}),
+        ("augment.generator.size", 64, {"synthetic"}),
     ],
     ("written", ("questions", "aspects")): [
         ("questions.llm.base_url", "http://other/v1", {"questions"}),
@@ -477,6 +513,7 @@ DECIDES_NOTHING: dict[str, dict[str, Any]] = {
             "precision": "fp32",
             "workers": TRAINERS,
         },
+        "augment": {"below": 3, "batch_images": 3, "workers": pool(64)},  # of alpha 0
         "infer": {"batch_images": 3, "workers": pool(4096)},
         "evaluate": {"methods": [*METHODS, "mllm"]},
         "baselines": {"cased": {"column": "of no CSV"}, "finer": {"llm": PATIENT}},
@@ -515,6 +552,9 @@ ELSEWHERE = {
     "aspects.with_labels": "other stages: the setup `together`",
     "Kd.teacher": "by content: tests/pipelines/test_teacher_folder.py",
     "Dkd.teacher": "by content: tests/pipelines/test_teacher_folder.py",
+    "DiffusionModel.pipeline": "by the folders that it needs: tests/fgvr/augment/test_diffusion.py",
+    "DiffusionModel.revision": "its commit: tests/fgvr/augment/test_diffusion.py",
+    "DiffusionModel.controlnet_revision": "likewise",
     "VllmBackend.revision": "its commit: tests/fgvr/test_hub.py",
     "Clip.revision": "its commit: tests/fgvr/test_hub.py",
     "Clip.pretrained": "its content: tests/fgvr/test_digests.py",
@@ -646,11 +686,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "student/model.json": "{}",
         "student/model.safetensors": "weights",
         "other/model.json": "{}",
+        **{f"{name}/{file}": text for name in ("pipeline", "pipeline2") for file, text in PIPELINE.items()},
+        "pipeline2/unet/w.safetensors": "other",
+        "pipeline2/controlnet/w.safetensors": "other",
         "other/model.safetensors": "Weights",
         "sentences/modules.json": "[]",
         "sentences/model.safetensors": "weights",
     }
     for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     for name, source, file in (
         ("clip", CLIP_PATH, "open_clip_model.safetensors"),
@@ -683,6 +727,8 @@ def files_of(place: Path) -> dict[str, str]:
         "{other weights}": str(place / "other.pth"),
         "{weights elsewhere}": str(place / "photos" / "weights.pth"),
         "{other student}": str(place / "other"),
+        "{other pipeline}": str(place / "pipeline2"),
+        "{other pipeline}/controlnet": str(place / "pipeline2" / "controlnet"),
         "{other spelling of photos}/": f"file://{place}/elsewhere/..//./photos/",
     }
 
@@ -712,6 +758,11 @@ def setup(name: str, place: Path) -> dict[str, Any]:
                 "merge_similarity": 0.9,
                 "images": {"max_images": 2},
             }
+        },
+        "drawn": {"augment": {"alpha": 0.4, "generator": {"kind": "drawn"}}, "makd": NOT_TAUGHT},
+        "diffused": {
+            "augment": {"alpha": 0.4, "generator": {"kind": "diffusers", "model": str(place / "pipeline")}},
+            "makd": NOT_TAUGHT,
         },
         "written": {
             "questions": {"file": None, "llm": SERVER},
