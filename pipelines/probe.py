@@ -209,6 +209,7 @@ def _small(config: Config, folder: str, rows: int, temporary: Path) -> Config:
             "aspects": changed(config.aspects, max_images=rows),
             "class_scores": changed(config.class_scores),
             "signatures": changed(config.signatures),
+            "augment": changed(config.augment),
             "makd": changed(
                 config.makd,
                 **training,
@@ -240,6 +241,9 @@ def _measured(run: Run, config: Config, names: Sequence[str]) -> dict[str, Probe
             raise
         except UserError as error:
             log.warning("probe: %s cannot be measured: %s", name, error)
+            continue
+        if not table.rows:
+            log.warning("probe: %s cannot be measured: it has nothing to do for these photos", name)
             continue
         paid = _paid_requests() - before
         model = model_of(stage_of(name), config)

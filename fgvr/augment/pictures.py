@@ -20,14 +20,12 @@ class Asked:
 
     Attributes:
         photo: the source at the picture's size, RGB.
-        subject: another photo of the same name; the source itself where there is no other.
         name: what the picture is to show.
         prompt: with the name in it.
         seed: of its noise.
     """
 
     photo: Image.Image
-    subject: Image.Image
     name: str
     prompt: str
     seed: int

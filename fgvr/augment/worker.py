@@ -138,7 +138,7 @@ class AugmentWorker:
     def process(self, rows: pa.Table) -> pa.Table:
         """One row of `SYNTHETIC` per row of `fgvr.augment.sources.COLUMNS`, in order."""
         asked = rows.to_pylist()
-        photos = self._read(sorted({row[column] for row in asked for column in ("uri", "subject_uri")}))
+        photos = self._read(sorted({row["uri"] for row in asked}))
         done: list[_Row] = [self._begun(row, photos) for row in asked]
         for places in self._batches(done, photos):
             self._make(done, places, photos)
@@ -214,12 +214,10 @@ class AugmentWorker:
 
 
 def _asked(row: dict[str, Any], photos: dict[str, Image.Image | Failure]) -> Asked:
-    photo, subject = photos[row["uri"]], photos[row["subject_uri"]]
+    photo = photos[row["uri"]]
     if isinstance(photo, Failure):
         raise TypeError("a photo that could not be read")
-    return Asked(
-        photo, photo if isinstance(subject, Failure) else subject, row["name"], row["prompt"], int(row["seed"])
-    )
+    return Asked(photo, row["name"], row["prompt"], int(row["seed"]))
 
 
 def _pixels(row: _Row) -> npt.NDArray[np.uint8]:

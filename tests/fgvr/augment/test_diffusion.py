@@ -42,7 +42,7 @@ def asked(seed: int, shade: int = 0, prompt: str = "a photo of a finch", side: t
     pixels = np.zeros((side[1], side[0], 3), np.uint8)
     pixels[16:48, 16 + shade : 48] = 255
     photo = Image.fromarray(pixels)
-    return Asked(photo, photo, "finch", prompt, seed)
+    return Asked(photo, "finch", prompt, seed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
