@@ -115,7 +115,7 @@ def test_two_pictures_of_each_photo_of_a_rare_name_are_made_and_mostly_kept(list
     names = dict(zip(*(run.table("samples").read()[c].to_pylist() for c in ("image_id", "class_name")), strict=True))
     assert [names[source] for source in rows["source_id"].to_pylist()] == rows["name"].to_pylist()
     kept = rows.filter(rows["kept"])
-    # The shipped CLIP has seen nothing but birds, so that to it the negative prompts are noise that some birds resemble.
+    # The shipped CLIP has seen nothing but birds: to it the negative prompts are noise, which some birds resemble.
     assert kept.num_rows >= 0.6 * table.rows, reasons(table)
     assert pc.max(kept["rank"]).as_py() <= 3
     assert kept["reason"].null_count == kept.num_rows

@@ -60,6 +60,17 @@ def test_each_kind_is_loaded_and_makes_pictures(kind: str, made: dict[str, Path]
     assert _difference(alone.pixels, pictures[1].pixels) < 0.5
 
 
+def test_in_bf16_a_picture_is_nearly_the_same(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on GPUs, on which nothing runs here."""
+    monkeypatch.setattr("fgvr.augment.diffusion.held", lambda *_: "bf16")
+    low = load_diffusion(config(made["sd15"]))
+    assert low.pipeline.unet.dtype == low.pipeline.controlnet.dtype == low.pipeline.vae.dtype == torch.bfloat16
+    monkeypatch.undo()
+    (one,), (other,) = (generator.make([asked(1)]) for generator in (low, load_diffusion(config(made["sd15"]))))
+    assert one.rejection is None
+    assert 0 < _difference(one.pixels, other.pixels) < 20
+
+
 def _difference(one: Any, other: Any) -> float:
     return float(np.abs(one.astype(float) - other.astype(float)).mean())
 
