@@ -116,7 +116,7 @@ def generated(photos: Photos, species: str, filters: Filters, ranked_by: str, se
     )
     judging = JudgeSettings(CLIP, "a photo of a {}", filters.negatives, filters.top_k, NAMES, ranked_by)
     worker = AugmentWorker(
-        generator=DrawnBirds(species=species),  # type: ignore[arg-type]  # same or other
+        generator=DrawnBirds(species=species),
         judging=judging,
         limits=ImageLimits(),
         batch_images=64,

@@ -17,6 +17,7 @@ from fgvr.augment.edges import canny
 from fgvr.augment.pictures import Asked, Made, made_of
 from fgvr.augment.pipeline_source import (
     FIELD,
+    IMAGE_ENCODER,
     SAFETY,
     GeneratorError,
     PipelineSource,
@@ -37,11 +38,15 @@ class DiffusionGenerator:
     def __init__(self, config: DiffusionModel, pipeline: Any, device: torch.device) -> None:
         """`pipeline`: one of diffusers' two, on the device."""
         self.config, self.pipeline, self.device = config, pipeline, device
-        self.size, self.square = config.size, False
+        self.size, self.square, self.sees_subjects = config.size, False, config.subject is not None
         pipeline.set_progress_bar_config(disable=True)
 
     def make(self, asked: Sequence[Asked]) -> list[Made]:
-        """See PictureGenerator."""
+        """See PictureGenerator; with subjects one by one, since diffusers shows all of them to every prompt at once."""
+        groups = [asked] if self.config.subject is None else [[each] for each in asked]
+        return [made for group in groups for made in self._made(group)]
+
+    def _made(self, asked: Sequence[Asked]) -> list[Made]:
         edges = [Image.fromarray(canny(np.asarray(each.photo))) for each in asked]
         noise = [torch.Generator().manual_seed(each.seed) for each in asked]
         config, kind = self.config, self.config.pipeline
@@ -51,6 +56,8 @@ class DiffusionGenerator:
             "generator": noise,
             "output_type": "np",
         }
+        if config.subject is not None:
+            shared["ip_adapter_image"] = asked[0].subject
         with torch.inference_mode():
             output = self.pipeline(
                 [each.prompt for each in asked],
@@ -103,7 +110,7 @@ def _stable(source: PipelineSource, dtype: torch.dtype) -> Any:
     if not is_xl and not has_safety_checker(source.folder):
         log.warning("%s brings no safety checker: nobody looks for pictures that should not be", source.model.name)
         without = {SAFETY: None, "requires_safety_checker": False}
-    return kind.from_pretrained(
+    pipeline = kind.from_pretrained(
         source.folder,
         controlnet=_controlnet(source, dtype),
         dtype=dtype,
@@ -112,6 +119,16 @@ def _stable(source: PipelineSource, dtype: torch.dtype) -> Any:
         variant=variant_of(source.folder / "unet"),
         **without,
     )
+    if source.subject is not None:
+        pipeline.load_ip_adapter(
+            str(source.subject.parent),
+            subfolder="",
+            weight_name=source.subject.name,
+            image_encoder_folder=IMAGE_ENCODER,
+            local_files_only=True,
+        )
+        pipeline.set_ip_adapter_scale(source.config.subject_scale)
+    return pipeline
 
 
 def _controlnet(source: PipelineSource, dtype: torch.dtype) -> Any:

@@ -20,7 +20,7 @@ from fgvr.demo.species import SPECIES, Attributes, random_attributes
 class BirdDrawer:
     """Implements `PictureGenerator`."""
 
-    size, square = SIZE, True
+    size, square, sees_subjects = SIZE, True, False
 
     def __init__(self, config: DrawnBirds) -> None:
         self.config = config

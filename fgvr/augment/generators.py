@@ -38,7 +38,8 @@ def generator_identity(config: GeneratorConfig) -> dict[str, Any]:
     from fgvr.augment.pipeline_source import find_pipeline
 
     kind = config.pipeline
-    named = {"model", "revision", "controlnet", "controlnet_revision"}
+    named = {"model", "revision", "controlnet", "controlnet_revision", "subject"}
+    named |= {"subject_scale"} if config.subject is None else set()
     settings = {name: value for name, value in config.deciding().items() if name not in named}
     resolved = {
         "steps": config.steps or STEPS[kind],

@@ -20,12 +20,14 @@ class Asked:
 
     Attributes:
         photo: the source at the picture's size, RGB.
+        subject: another photo of the same name; the source itself where there is no other, or nobody looks at it.
         name: what the picture is to show.
         prompt: with the name in it.
         seed: of its noise.
     """
 
     photo: Image.Image
+    subject: Image.Image
     name: str
     prompt: str
     seed: int
@@ -50,6 +52,11 @@ class PictureGenerator(Protocol):
     @property
     def square(self) -> bool:
         """Whether all pictures are squares."""
+        ...
+
+    @property
+    def sees_subjects(self) -> bool:
+        """Whether it looks at the subject; else it is not read."""
         ...
 
     def make(self, asked: Sequence[Asked]) -> list[Made]:

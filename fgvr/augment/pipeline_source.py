@@ -16,7 +16,7 @@ from typing import Any, Final
 from fgvr import hub, storage
 from fgvr.config.augment import DiffusionModel
 from fgvr.config.model_names import HUB, LOCAL
-from fgvr.digests import folder_digest
+from fgvr.digests import file_digest, folder_digest
 from fgvr.errors import UserError
 
 FIELD: Final = "augment.generator"
@@ -28,6 +28,8 @@ PICKLES: Final = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack")
 HALF: Final = "fp16"
 """Variant of weights: `diffusion_pytorch_model.fp16.safetensors`."""
 SAFETY: Final = "safety_checker"
+IMAGE_ENCODER: Final = "image_encoder"
+"""Folder beside the weights of an IP-Adapter."""
 NETWORKS: Final[dict[str, tuple[str, ...]]] = {
     "sd15": ("unet", "vae", "text_encoder"),
     "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2"),
@@ -79,16 +81,22 @@ class PipelineSource:
         config: the part that names them.
         model: the pipeline.
         controlnet: None: it lies in the pipeline's folder.
+        subject: weights of an IP-Adapter, if there is one.
     """
 
     config: DiffusionModel
     model: Found
     controlnet: Found | None
+    subject: Path | None = None
 
     def identity(self) -> dict[str, Any]:
-        """What identifies both in fingerprints."""
+        """What identifies all of it in fingerprints."""
         beside = None if self.controlnet is None else self.controlnet.identity()
-        return {"model": self.model.identity(), "controlnet": beside}
+        subject = {}
+        if self.subject is not None:
+            encoder = folder_digest(self.subject.with_name(IMAGE_ENCODER))
+            subject = {"subject": [file_digest(self.subject)[:16], encoder]}
+        return {"model": self.model.identity(), "controlnet": beside, **subject}
 
     def in_files(self) -> PipelineSource:
         """Both as folders on this machine, checked; files of a commit are fetched.
@@ -139,7 +147,7 @@ def find_pipeline(config: DiffusionModel) -> PipelineSource:
         beside = _find(config.controlnet, config.controlnet_revision, CONFIG_FILE, "controlnet")
     if model.folder is not None:
         check_folders(config, model.folder, None if beside is None else beside.folder, on_hub=beside is not None)
-    return PipelineSource(config, model, beside)
+    return PipelineSource(config, model, beside, None if config.subject is None else _find_subject(config.subject))
 
 
 def pinned(config: DiffusionModel) -> DiffusionModel:
@@ -216,6 +224,15 @@ def _find(name: str, revision: str | None, file: str, field: str) -> Found:
     if not folder.is_dir():
         raise GeneratorError(f"{FIELD}.{field} = {name}: there is no such folder (hub names begin with {HUB})")
     return Found(name.rstrip("/").rpartition("/")[2], folder.absolute())
+
+
+def _find_subject(name: str) -> Path:
+    """The weights of an IP-Adapter, with an image encoder beside them."""
+    file = storage.local_path(name).expanduser().absolute()
+    if not (file.is_file() and file.suffix == SAFE):
+        raise GeneratorError(f"{FIELD}.subject = {name}: expected a {SAFE} file with the weights of an IP-Adapter")
+    _check_weights(file.with_name(IMAGE_ENCODER), "subject")
+    return file
 
 
 def _fetched(found: Found, field: str) -> Path:

@@ -138,7 +138,8 @@ class AugmentWorker:
     def process(self, rows: pa.Table) -> pa.Table:
         """One row of `SYNTHETIC` per row of `fgvr.augment.sources.COLUMNS`, in order."""
         asked = rows.to_pylist()
-        photos = self._read(sorted({row["uri"] for row in asked}))
+        read = ("uri", "subject_uri") if self.generator.sees_subjects else ("uri",)
+        photos = self._read(sorted({row[column] for row in asked for column in read}))
         done: list[_Row] = [self._begun(row, photos) for row in asked]
         for places in self._batches(done, photos):
             self._make(done, places, photos)
@@ -214,10 +215,11 @@ class AugmentWorker:
 
 
 def _asked(row: dict[str, Any], photos: dict[str, Image.Image | Failure]) -> Asked:
-    photo = photos[row["uri"]]
+    photo, subject = photos[row["uri"]], photos.get(row["subject_uri"])
     if isinstance(photo, Failure):
         raise TypeError("a photo that could not be read")
-    return Asked(photo, row["name"], row["prompt"], int(row["seed"]))
+    seen = subject if isinstance(subject, Image.Image) else photo
+    return Asked(photo, seen, row["name"], row["prompt"], int(row["seed"]))
 
 
 def _pixels(row: _Row) -> npt.NDArray[np.uint8]:

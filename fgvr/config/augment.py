@@ -59,6 +59,11 @@ class DiffusionModel(Part):
     """Classifier-free guidance; null: 7.5, and 0 for `sdxl`."""
     controlnet_scale: float = Field(default=0.75, ge=0)
     """How strictly the edges are followed (SaSPA: 0.75)."""
+    subject: str | None = None
+    """Weights of an IP-Adapter for `model` (…/ip-adapter_sd15.safetensors; local), with its folder `image_encoder`
+    beside it: pictures then also follow another photo of the same name, one by one. null: edges and prompt alone."""
+    subject_scale: float = Field(default=0.5, ge=0)
+    """How strictly that photo is followed; has no effect without `subject`."""
     negative_prompt: Prompt | None = None
     """What a picture should not show; has no effect without guidance."""
     size: int = Field(default=512, ge=64, multiple_of=64)

@@ -260,7 +260,7 @@ def test_a_photo_that_cannot_be_read_is_a_row_with_the_reason(listing: Path, tmp
 class Moody:
     """A generator that fails on some seeds, and gives rubbish for others."""
 
-    size, square = 64, True
+    size, square, sees_subjects = 64, True, False
 
     def __init__(self, failing: set[int], empty: set[int]) -> None:
         self.failing, self.empty, self.calls = failing, empty, list[int]()

@@ -553,6 +553,8 @@ ELSEWHERE = {
     "Kd.teacher": "by content: tests/pipelines/test_teacher_folder.py",
     "Dkd.teacher": "by content: tests/pipelines/test_teacher_folder.py",
     "DiffusionModel.pipeline": "by the folders that it needs: tests/fgvr/augment/test_diffusion.py",
+    "DiffusionModel.subject": "by content, with subject_scale: tests/fgvr/augment/test_diffusion.py",
+    "DiffusionModel.subject_scale": "likewise",
     "DiffusionModel.revision": "its commit: tests/fgvr/augment/test_diffusion.py",
     "DiffusionModel.controlnet_revision": "likewise",
     "VllmBackend.revision": "its commit: tests/fgvr/test_hub.py",

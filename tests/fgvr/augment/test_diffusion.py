@@ -38,11 +38,13 @@ def config(folder: Path, kind: str = "sd15", **more: Any) -> DiffusionModel:
     return DiffusionModel(model=str(folder), pipeline=kind, **{"size": 64, "steps": 2, **more})
 
 
-def asked(seed: int, shade: int = 0, prompt: str = "a photo of a finch", side: tuple[int, int] = (64, 64)) -> Asked:
+def asked(
+    seed: int, prompt: str = "a photo of a finch", side: tuple[int, int] = (64, 64), subject: str = "red"
+) -> Asked:
     pixels = np.zeros((side[1], side[0], 3), np.uint8)
-    pixels[16:48, 16 + shade : 48] = 255
+    pixels[16:48, 16:48] = 255
     photo = Image.fromarray(pixels)
-    return Asked(photo, "finch", prompt, seed)
+    return Asked(photo, Image.new("RGB", (64, 64), subject), "finch", prompt, seed)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -204,6 +206,29 @@ def test_a_controlnet_of_its_own_folder(made: dict[str, Path], tmp_path: Path) -
         find_pipeline(config(bare, controlnet=str(tmp_path)))
     with pytest.raises(GeneratorError, match="describes UNet2DConditionModel, and no ControlNetModel"):
         find_pipeline(config(bare, controlnet=str(made["sd15"] / "unet")))
+
+
+def test_a_photo_of_the_subject_is_followed(made: dict[str, Path], tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(made["sd15"] / "unet")
+    weights = tiny_pipelines.ip_adapter(tmp_path / "adapter", unet)
+    seen = config(made["sd15"], subject=str(weights))
+    generator = load_diffusion(seen)
+    red, blue = generator.make([asked(1, subject="red"), asked(1, subject="blue")])
+    (alone,) = generator.make([asked(1, subject="blue")])
+    assert _difference(red.pixels, blue.pixels) > 0.1
+    assert _difference(alone.pixels, blue.pixels) == 0
+    unseen = load_diffusion(config(made["sd15"], subject=str(weights), subject_scale=0)).make([asked(1)])[0].pixels
+    assert _difference(unseen, load_diffusion(config(made["sd15"])).make([asked(1)])[0].pixels) < 0.5
+    identity = generator_identity(seen)
+    assert identity != generator_identity(config(made["sd15"]))
+    assert identity != generator_identity(config(made["sd15"], subject=str(weights), subject_scale=1))
+    shutil.rmtree(tmp_path / "adapter" / "image_encoder")
+    with pytest.raises(GeneratorError, match=r"generator\.subject: .*image_encoder holds no weights"):
+        find_pipeline(seen)
+    with pytest.raises(GeneratorError, match=r"expected a \.safetensors file"):
+        find_pipeline(config(made["sd15"], subject=str(tmp_path)))
 
 
 def test_folders_that_are_no_such_pipeline(made: dict[str, Path], tmp_path: Path) -> None:

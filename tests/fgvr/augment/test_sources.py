@@ -49,6 +49,9 @@ def test_a_row_per_picture_with_its_photo_and_name() -> None:
     assert found["name"].to_pylist() == ["Tern"] * 2 + ["Auk"] * 2 + ["Tern"] * 4
     for prompt, name in zip(found["prompt"].to_pylist(), found["name"].to_pylist(), strict=True):
         assert prompt in {f"a {name}", f"one {name}", f"the {name}"}
+    # Another photo of the same name, or the photo itself where it is the only one:
+    for uri, subject, name in zip(*(found[c].to_pylist() for c in ("uri", "subject_uri", "name")), strict=True):
+        assert subject in ({"/5.jpg"} if name == "Auk" else {"/3.jpg", "/8.jpg", "/9.jpg"} - {uri})
     assert rows().take(np.zeros(0, np.int64)).num_rows == 0
     assert rows().take(np.array([6]), ["synthetic_id", "seed"]).column_names == ["synthetic_id", "seed"]
 

@@ -123,3 +123,40 @@ def sdxl(folder: Path) -> Path:
         add_watermarker=False,
     ).save_pretrained(folder)
     return folder
+
+
+def ip_adapter(folder: Path, unet: Any, *, width: int = 8) -> Path:
+    """An IP-Adapter of this U-Net: the file of its weights, with the image encoder in the folder beside it."""
+    from diffusers.models.attention_processor import IPAdapterAttnProcessor
+    from diffusers.models.embeddings import ImageProjection
+    from safetensors.torch import save_file
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(1)
+    cross = unet.config.cross_attention_dim
+    projection = ImageProjection(image_embed_dim=width, cross_attention_dim=cross, num_image_text_embeds=4)
+    names = {"image_embeds.weight": "proj.weight", "image_embeds.bias": "proj.bias"}
+    weights = {f"image_proj.{names.get(name, name)}": value for name, value in projection.state_dict().items()}
+    number = 1  # of the processors only every second one looks at the prompt
+    for name in unet.attn_processors:
+        if name.endswith("attn1.processor"):
+            continue
+        block = name.split(".")[0 if name.startswith("mid") else 1]
+        hidden = {"mid_block": 16, "1": 16, "0": 16}[block]
+        of_block = IPAdapterAttnProcessor(hidden, cross, num_tokens=(4,), scale=1.0).state_dict()
+        for letter in ("k", "v"):
+            weights[f"ip_adapter.{number}.to_{letter}_ip.weight"] = of_block[f"to_{letter}_ip.0.weight"]
+        number += 2
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in weights.items()}, folder / "ip-adapter.safetensors")
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+        projection_dim=width,
+    )
+    CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
+    return folder / "ip-adapter.safetensors"
