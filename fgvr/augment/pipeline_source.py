@@ -42,7 +42,11 @@ FURTHER: Final[dict[str, tuple[str, ...]]] = {
 """Folders without weights that it needs."""
 LIBRARIES: Final = {"diffusers", "transformers", "stable_diffusion"}
 """Where the class of a part may lie; the last is a name of diffusers' own."""
-_HUB_FILES: Final = (INDEX, CONFIG_FILE, "*/*.json", "*/*.txt", "*/*.model", f"*{SAFE}", f"*/*{SAFE}")
+_HUB_FILES: Final = {
+    "model": (INDEX, "*/*.json", "*/*.txt", "*/*.model", f"*/*{SAFE}"),
+    "controlnet": (CONFIG_FILE, f"diffusion_pytorch_model*{SAFE}"),
+}
+"""What is fetched of a hub model: not the whole checkpoints in one file that many have beside the folders."""
 
 
 class GeneratorError(UserError, ValueError):
@@ -239,7 +243,7 @@ def _fetched(found: Found, field: str) -> Path:
     if found.folder is not None:
         return found.folder
     try:
-        return hub.folder_of(found.name.removeprefix(HUB), str(found.commit), _HUB_FILES)
+        return hub.folder_of(found.name.removeprefix(HUB), str(found.commit), _HUB_FILES[field])
     except hub.HubError as error:
         raise GeneratorError(f"{FIELD}.{field}: {error}") from error
 

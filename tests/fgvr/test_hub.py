@@ -12,13 +12,18 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 
 from fgvr import hub
+from fgvr.augment.generators import load_generator, pinned_generator
+from fgvr.augment.pictures import Asked
+from fgvr.augment.pipeline_source import GeneratorError, find_pipeline
 from fgvr.clip.model import load_clip
 from fgvr.clip.source import ClipError, find_clip, pinned
+from fgvr.config.augment import DiffusionModel
 from fgvr.config.models import Clip, VllmBackend
 from fgvr.demo.paths import CLIP_PATH
 from fgvr.metrics.semantic import SentenceModelError, look_up
 from fgvr.mllm.backends import backend_identity, exactly
 from fgvr.mllm.vllm_engine import model_files
+from tests.fgvr.augment import tiny_pipelines
 
 OLD, NEW = "a" * 40, "b" * 40
 Publish = Callable[[str, dict[str, bytes], str], None]
@@ -145,6 +150,30 @@ def test_a_hub_clip_is_loaded_from_the_files_of_its_commit(publish: Publish) -> 
     )
     with pytest.raises(ClipError, match="weights"):
         load_clip(Clip(model="hf-hub:owner/clip"))
+
+
+def test_a_hub_pipeline_is_loaded_from_the_files_of_its_commit(publish: Publish, tmp_path: Path) -> None:
+    folder = tiny_pipelines.sd15(tmp_path / "made" / "sd15")
+    files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    beside = {name.removeprefix("controlnet/"): data for name, data in files.items() if name.startswith("controlnet/")}
+    bare = {name: data for name, data in files.items() if not name.startswith("controlnet/")}
+    publish("owner/pipeline", bare, OLD)
+    publish("owner/canny", beside, OLD)
+    publish("owner/canny", {"config.json": b"{}"}, NEW)
+    named = DiffusionModel(model="hf-hub:owner/pipeline", controlnet="hf-hub:owner/canny", size=64, steps=1)
+    held = pinned_generator(named)
+    assert (held.revision, held.controlnet_revision) == (OLD, NEW)  # type: ignore[union-attr]
+    with pytest.raises(GeneratorError, match="no ControlNetModel"):
+        find_pipeline(named).in_files()
+    old = named.model_copy(update={"controlnet_revision": OLD})
+    assert find_pipeline(old).identity() == {
+        "model": {"name": "hf-hub:owner/pipeline", "commit": OLD},
+        "controlnet": {"name": "hf-hub:owner/canny", "commit": OLD},
+    }
+    photo = Image.new("RGB", (64, 64))
+    assert load_generator(old).make([Asked(photo, photo, "gull", "a gull", 1)])[0].pixels is not None
+    with pytest.raises(GeneratorError, match=r"generator\.controlnet: .*did not give hf-hub:owner/none"):
+        find_pipeline(named.model_copy(update={"controlnet": "hf-hub:owner/none"}))
 
 
 def test_what_the_hub_does_not_give_is_named_by_its_field(publish: Publish) -> None:
