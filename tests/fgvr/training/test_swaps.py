@@ -11,6 +11,7 @@ from fgvr.config import ImageLimits
 from fgvr.models.student import Preprocess
 from fgvr.training.batches import Loader
 from fgvr.training.image_store import StoreSettings, open_store
+from fgvr.training.mixing import Mixing
 from fgvr.training.swaps import NO_PICTURE, Pictures, Swaps
 
 PREPROCESS = Preprocess(input_size=8, resize=8, stored_side=12, mean=(0, 0, 0), std=(1, 1, 1))
@@ -117,3 +118,18 @@ def test_without_pictures_the_crops_are_those_of_before(loaders, tmp_path: Path)
         assert one.positions.tolist() == other.positions.tolist()
         photo = other.pixels[:, 0, 0, 0] < 100
         assert torch.equal(one.pixels[photo], other.pixels[photo])
+
+
+def test_pictures_are_mixed_like_photos_and_by_any_number_of_workers_alike(loaders) -> None:
+    mixing = Mixing(mixup=0.0, cutmix=1.0)
+    whole = list(loaders(mixing=mixing).training(np.arange(12), 4, 0, 3))
+    shares = [list(loaders(mixing=mixing, rank=rank, world_size=2).training(np.arange(12), 4, 0, 3)) for rank in (0, 1)]
+    levels = set()
+    for step, batch in enumerate(whole):
+        for pixels, own, partner in zip(batch.pixels, batch.positions.tolist(), batch.partners.tolist(), strict=True):
+            seen = set(pixels.unique().tolist())
+            assert seen <= {own, own + 100, partner, partner + 100}
+            levels |= seen
+        for rank in (0, 1):
+            assert torch.equal(batch.pixels[rank::2], shares[rank][step].pixels)
+    assert max(levels) >= 100
