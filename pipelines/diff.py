@@ -20,7 +20,6 @@ from datetime import datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
-from cluster.run_folder import CONFIG_FILE
 from cluster.run_status import FINISHED, RunStatus, StageStatus, run_status
 from fgvr import storage
 from fgvr.config.tree import flat
@@ -105,6 +104,8 @@ def _settings(first: str, second: str, notes: list[str]) -> list[Setting]:
 
 
 def _config(folder: str, notes: list[str]) -> dict[str, Any]:
+    from cluster.run_folder import CONFIG_FILE  # here, since it imports Ray
+
     try:
         tree = read_yaml(decoded(storage.read_bytes(storage.join(folder, CONFIG_FILE))))
     except (OSError, YamlError, UnicodeDecodeError) as error:
