@@ -75,7 +75,29 @@ class FolderSource(Part):
     always left out."""
 
 
-class TableSource(Part):
+class _WithColumns(Part):
+    """A source with columns. Its newer fields count in fingerprints only where they are used."""
+
+    @property
+    def kept_columns(self) -> tuple[str, ...]:
+        """Columns that the samples keep as metadata."""
+        columns: tuple[str, ...] = getattr(self, "metadata_columns", ())
+        group: str | None = getattr(self, "group_column", None)
+        return columns if group is None or group in columns else (*columns, group)
+
+    def deciding(self) -> dict[str, Any]:
+        """See Part: earlier listings are still found."""
+        newer = ("group_column", "test_share", "test_seed")
+        unused = {name for name in newer if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in super().deciding().items() if name not in unused}
+
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """See Part: a seed of no draw."""
+        if getattr(self, "test_seed", 0) and getattr(self, "test_share", None) is None:
+            yield "test_seed", "nothing is drawn without test_share; set it, or leave this out"
+
+
+class TableSource(_WithColumns):
     """A CSV, TSV or Parquet file with one image URI per row; relative URIs start at the file's folder."""
 
     kind: Literal["table"] = "table"
@@ -91,6 +113,14 @@ class TableSource(Part):
     column named here must exist."""
     metadata_columns: tuple[str, ...] = ()
     """Columns to keep as metadata (price, brand, place …)."""
+    group_column: str | None = None
+    """Column that says which photos belong together (sender, visit, product), kept as metadata: `test_share` draws
+    whole groups, and groups that the source's own splits tear apart are reported."""
+    test_share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the groups (without `group_column`: of the photos) that become the split `test`, where the source names
+    no split; null: none."""
+    test_seed: int = Field(default=0, ge=0)
+    """Random seed of that draw."""
     snapshot: str = "1"
     """Change this text when images behind the listed names were replaced where that is not detected: in object stores,
     at web addresses, and in lists of more than 100,000 rows."""
@@ -143,7 +173,7 @@ class WebDatasetSource(Part):
             yield "class_names", "class_from = none reads no classes; set it to cls, txt or json, or leave this out"
 
 
-class ParquetSource(Part):
+class ParquetSource(_WithColumns):
     """Images in a column of Parquet files, as bytes or as Hugging Face's {bytes, path}. docs/inputs.md."""
 
     kind: Literal["parquet"] = "parquet"
@@ -161,6 +191,14 @@ class ParquetSource(Part):
     """`top`: the first folder below `path` is the split (train/, test/); `none`: all images are `train`."""
     metadata_columns: tuple[str, ...] = ()
     """Columns to keep as metadata (price, brand, place …)."""
+    group_column: str | None = None
+    """Column that says which photos belong together (sender, visit, product), kept as metadata: `test_share` draws
+    whole groups, and groups that the source's own splits tear apart are reported."""
+    test_share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the groups (without `group_column`: of the photos) that become the split `test`, where the source names
+    no split; null: none."""
+    test_seed: int = Field(default=0, ge=0)
+    """Random seed of that draw."""
     snapshot: str = "1"
     """The listing is made once and kept. Change this text to list again."""
     replaced: Literal["anew", "keep"] = "anew"
@@ -173,6 +211,7 @@ class ParquetSource(Part):
 
     def unused(self) -> Iterator[tuple[str, str]]:
         """See Part: two places that say the split."""
+        yield from super().unused()
         if self.split_column is not None and self.split_from != "none":
             yield "split_from", f"split_column = {self.split_column} has the splits; leave one of the two out"
 

@@ -49,11 +49,11 @@ def check_columns(source: Source, columns: Sequence[str], field: str) -> None:
             "(ingest.source.kind table or parquet) and name its columns in ingest.source.metadata_columns"
         )
     for column in columns:
-        if column not in source.metadata_columns:
-            there = _listed(source.metadata_columns) or "none"
+        if column not in source.kept_columns:
+            there = _listed(source.kept_columns) or "none"
             raise MetadataError(
                 f"{field}: {column} is not among ingest.source.metadata_columns ({there})"
-                f"{_meant(column, source.metadata_columns)}; name it there"
+                f"{_meant(column, source.kept_columns)}; name it there"
             )
 
 

@@ -231,7 +231,7 @@ def _columns(file: pq.ParquetFile, source: ParquetSource) -> _Columns:
     for name, what in ((class_name, "class"), (split, "split")):
         if name is not None:
             check_kind(one_form(name), schema.field(name).type, what)
-    metadata = tuple(needed("metadata_columns", name) for name in source.metadata_columns)
+    metadata = tuple(needed("metadata_columns", name) for name in source.kept_columns)
     return _Columns(image, class_name, split, metadata, _hugging_face_names(file, class_name))
 
 
@@ -253,8 +253,8 @@ def _chunk(
             values = pa.array(names, pa.string()).take(known)
         listed["class_name"] = as_text(values, columns.class_name, "class").cast(pa.string())
     if columns.metadata:
-        kept = pa.RecordBatch.from_arrays([batch[name] for name in columns.metadata], names=source.metadata_columns)
-        listed["metadata"] = metadata_json(kept, source.metadata_columns)
+        kept = pa.RecordBatch.from_arrays([batch[name] for name in columns.metadata], names=source.kept_columns)
+        listed["metadata"] = metadata_json(kept, source.kept_columns)
     return chunk(**listed)
 
 

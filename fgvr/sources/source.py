@@ -21,7 +21,9 @@ from fgvr.config.data import (
 )
 from fgvr.digests import content_of
 from fgvr.images.formats import not_read_here
-from fgvr.sources.omissions import LeftOut, Omissions, Why, listed
+from fgvr.sources.group_splits import group_splits
+from fgvr.sources.omissions import LeftOut, Omissions, Why
+from fgvr.sources.omissions import listed as in_words
 from fgvr.sources.rows import SampleRows, SourceError, class_remarks, collect, split_remarks
 
 SHOWN_BAD = 5
@@ -57,8 +59,10 @@ def _read(source: Source, run_folder: str, allowed_roots: Sequence[str]) -> Samp
             from fgvr.sources.table_file import read_table_file
 
             about: list[str] = []
-            rows = collect(read_table_file(source, remarks=about, allowed_roots=allowed_roots), where=source.path)
-            return replace(rows, remarks=tuple(about))
+            splits = group_splits(source)
+            listed = read_table_file(source, remarks=about, allowed_roots=allowed_roots)
+            rows = collect(listed if splits is None else splits(listed), where=source.path)
+            return replace(rows, remarks=(*about, *(splits.remarks() if splits is not None else ())))
         case WebDatasetSource() | ParquetSource():
             return _read_shards(source, allowed_roots)
         case LayoutSource():
@@ -142,7 +146,10 @@ def _read_shards(source: WebDatasetSource | ParquetSource, allowed_roots: Sequen
         remarks += [*_unread(source.extensions, rows.left_out), *lister.remarks()]
     else:
         shards = find_shards(source.path, ".parquet", source.exclude, omissions, allowed_roots)
-        rows = collect(shards.chunks(lambda shard: list_parquet(shard, source)), source.path, omissions)
+        splits = group_splits(source)
+        found = shards.chunks(lambda shard: list_parquet(shard, source))
+        rows = collect(found if splits is None else splits(found), source.path, omissions)
+        remarks += splits.remarks() if splits is not None else []
     remarks += [f"not read to its end: {problem}" for problem in shards.bad[:SHOWN_BAD]]
     if len(shards.bad) > SHOWN_BAD:
         remarks.append(f"and {len(shards.bad) - SHOWN_BAD} more files that could not be read to their end")
@@ -157,7 +164,7 @@ def _unread(extensions: tuple[str, ...], left_out: LeftOut) -> list[str]:
         if ending in counts:
             found.setdefault(remedy, {})[ending] = counts[ending]
     return [
-        f"{listed(files)} left out: {remedy}; another ingest.source.snapshot lists them then"
+        f"{in_words(files)} left out: {remedy}; another ingest.source.snapshot lists them then"
         for remedy, files in found.items()
     ]
 

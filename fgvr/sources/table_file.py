@@ -151,7 +151,7 @@ def _chosen(names: Sequence[str], source: TableSource, class_id_column: str | No
         split=named_or_there("split_column"),
         class_name=named_or_there("class_column"),
         class_id=None if class_id_column is None else needed("class_id_column", class_id_column),
-        metadata=tuple(needed("metadata_columns", column) for column in source.metadata_columns),
+        metadata=tuple(needed("metadata_columns", column) for column in source.kept_columns),
     )
 
 
@@ -215,10 +215,10 @@ def _as_chunk(
         listed["class_name"] = columns.text(batch, columns.class_name, "class").cast(pa.string())
     if columns.class_id is not None:
         listed["class_id"] = batch[str(columns.class_id)].cast(pa.int32())
-    if source.metadata_columns:
+    if source.kept_columns:
         arrays = [batch[str(place)] for place in columns.metadata]
         listed["metadata"] = metadata_json(
-            pa.RecordBatch.from_arrays(arrays, names=source.metadata_columns), source.metadata_columns
+            pa.RecordBatch.from_arrays(arrays, names=source.kept_columns), source.kept_columns
         )
     return chunk(**listed)
 

@@ -593,6 +593,9 @@ SOURCES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "split_column": "s",
             "class_column": "c",
             "metadata_columns": ["m"],
+            "group_column": "g",
+            "test_share": 0.3,
+            "test_seed": 2,
             "snapshot": "2",
         },
     ),
@@ -617,6 +620,9 @@ SOURCES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "split_column": "s",
             "split_from": "top",
             "metadata_columns": ["m"],
+            "group_column": "g",
+            "test_share": 0.3,
+            "test_seed": 2,
             "snapshot": "2",
             "exclude": ["x"],
         },
@@ -879,7 +885,7 @@ def test_what_is_another_source(kind: str) -> None:
 
     seen = [repr(source())]
     for field, value in others.items():
-        more = {"class_from": "json"} if field == "class_key" else {}
+        more = {"class_key": {"class_from": "json"}, "test_seed": {"test_share": 0.4}}.get(field, {})
         named = {"name": "dtd"} if kind == "layout" and field != "name" else {}
         if kind == "layout" and field == "val_as_train":
             named = {"name": "flowers"}
