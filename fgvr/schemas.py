@@ -191,6 +191,32 @@ ISSUES = pa.schema(
     ]
 )
 
+PHOTO_CHECKS = pa.schema(
+    [
+        IMAGE_ID,
+        ("width", pa.int32()),  # upright, pixels; this and what follows is null where the photo cannot be read
+        ("height", pa.int32()),
+        ("file_bytes", pa.int64()),
+        ("brightness", pa.float32()),  # mean luma, 0 … 255
+        ("contrast", pa.float32()),  # its standard deviation
+        ("sharpness", pa.float32()),  # variance of its Laplacian at a short side of 256 pixels
+        ("digest", pa.binary(16)),  # of the file: equal for exact copies
+        ("look", pa.int64()),  # perceptual hash: 64 bits, few of which differ between near-duplicates
+        ("colours", pa.binary(48)),  # CIELAB (L, a, b) of 4 × 4 fields: a hash knows no colours
+        ("unreadable", ERROR.type),  # why the photo cannot be read; no failed row, since that is what is checked
+    ]
+)
+
+FINDINGS = pa.schema(
+    [
+        IMAGE_ID,  # a photo has a row per issue; by issue, the worst first
+        pa.field("issue", pa.string(), nullable=False),  # fgvr.checks.findings.Issue
+        ("value", pa.float32()),  # what was measured: the smaller, the worse; null for copies and unreadable photos
+        ("copy_of", pa.int64()),  # the other photo; null where there is none
+        ("detail", pa.string()),
+    ]
+)
+
 SPACE = pa.schema(
     [
         pa.field("direction", pa.int32(), nullable=False),  # dense; along the first one neighbouring images differ most

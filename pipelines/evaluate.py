@@ -40,6 +40,7 @@ from pipelines.stage import Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
+    from fgvr.arrays import Ids
     from fgvr.config.run import Method
     from fgvr.evaluation.images import Comparison
     from fgvr.heads.costs import Tracks
@@ -79,6 +80,8 @@ class Report(Stage):
             yield "near"
         if run.config.evaluate.report_issues:
             yield "issues"
+        if run.config.evaluate.leaks != "ignore":
+            yield "findings"
         if run.computes:
             _sentence_model(run)  # raises before minutes are spent on the rest
         for method in methods:
@@ -97,6 +100,8 @@ class Report(Stage):
         # Newer fields count only where they are used, so that reports of earlier versions are still found.
         if not facts["report_issues"]:
             del facts["report_issues"]
+        if facts["leaks"] == "ignore":
+            del facts["leaks"]
         return {
             "evaluate": facts | {"methods": list(dict.fromkeys(run.config.evaluate.methods))},
             "prices": None if prices is None else prices.model_dump(mode="json"),
@@ -123,6 +128,7 @@ class Report(Stage):
         true = strings(run.table("samples").take(ids, ["class_name"])["class_name"]).tolist()
         tables = {method: run.table(table_of(run, method)) for method in compared.methods}
         names = {str(method): names_of(table.find(ids), ids) for method, table in tables.items()}
+        leaks, true = _leaks(run, ids, names, true)
         comparison = compare(
             names,
             true,
@@ -135,6 +141,10 @@ class Report(Stage):
         nearest = report_content.nearest_coverage(run, load_encoder) if compared.with_near else None
         results = _results(run, compared, comparison, nearest)
         results = replace(results, mistakes=mistakes)
+        if leaks:
+            remarks = (*results.evaluation.remarks, leaks)
+            results = replace(results, evaluation=replace(results.evaluation, remarks=remarks))
+            log.warning("%s", leaks)
         pictures = AspectPictures()
         if "makd" in compared.methods and has_aspects(run):
             aspects, pictures = aspect_report(run, with_base="base" in compared.methods)
@@ -250,6 +260,37 @@ def _remarks(run: Run) -> tuple[str, ...]:
     mixed = mixture([(table.name, table.made_with) for table in tables])
     others = [table for table in tables if table.name != "samples"]
     return (*own, *([said] if invented else []), *([mixed] if mixed else []), *stage_remarks(others))
+
+
+def _leaks(
+    run: Run, ids: Ids, names: Mapping[str, Sequence[str]], true: list[str | None]
+) -> tuple[str, list[str | None]]:
+    """What is to be said of compared images that are copies of photos in another split, and the true names that count.
+
+    With `evaluate.leaks: leave_out` such images count as images of no known class, so that nothing is scored on them.
+    """
+    from fgvr.checks.findings import Issue
+    from fgvr.metrics.classification import top1_hits
+
+    config = run.config.evaluate
+    if config.leaks == "ignore":
+        return "", true
+    found = run.table("findings").read(["image_id", "issue"]).to_pylist()
+    torn = [row["image_id"] for row in found if row["issue"] == Issue.ACROSS_SPLITS]
+    leaked = np.isin(ids, np.array(torn, np.int64))
+    count = int(leaked.sum())
+    said = f"{count:,} of {len(ids):,} compared images are copies or near-duplicates of a photo in another split"
+    if config.leaks == "leave_out":
+        left: list[str | None] = [None if leak else name for name, leak in zip(true, leaked.tolist(), strict=True)]
+        return (f"{said}: they are not scored" if count else said), left
+    scores = []
+    for method, given in names.items():
+        known = [place for place, name in enumerate(true) if name is not None]
+        hits = top1_hits([given[place] for place in known], [true[place] or "" for place in known])
+        rest = hits[~leaked[known]]
+        if count and len(rest):
+            scores.append(f"{method} {100 * rest.mean():.1f} (all: {100 * hits.mean():.1f})")
+    return (f"{said}; top-1 without them: {', '.join(scores)}" if scores else said), true
 
 
 def _results(run: Run, compared: Compared, comparison: Comparison, nearest_coverage: float | None) -> Results:

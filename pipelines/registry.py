@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 STAGES = {
     "samples": "ingest:Samples",
+    "photo_checks": "check:PhotoChecks",
+    "findings": "check:Findings",
     "space": "selection:Space",
     "first_selected": "selection:FirstSelected",
     "first_answers": "rounds:FirstAnswers",

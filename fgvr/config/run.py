@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from fgvr.config.augment import Augment
 from fgvr.config.base import Part, Workers
 from fgvr.config.baselines import Baselines
+from fgvr.config.check import Check
 from fgvr.config.data import Ingest
 from fgvr.config.detect import Detect
 from fgvr.config.distill import Distill
@@ -151,6 +152,9 @@ class Evaluate(Part):
     """sIoU: count `Black-footed` as two words, where the public code has `blackfooted`."""
     bootstrap: int = Field(default=1000, ge=0)
     """Number of resamples for the 95% confidence intervals; 0: no intervals."""
+    leaks: Literal["ignore", "report", "leave_out"] = "ignore"
+    """What becomes of evaluation images that are near-duplicates of a photo in another split: with `report` the report
+    says how many there are, with `leave_out` they are not evaluated. Both check all photos (docs/checks.md)."""
     report_images: int = Field(default=24, ge=0)
     """Number of example images in the report."""
     report_issues: Tuned[int] = Field(default=0, ge=0)
@@ -202,6 +206,7 @@ class Config(Part):
     cluster: Basic[Cluster] = Cluster()
     tracking: Tracking = Tracking()
     ingest: Basic[Ingest] = Ingest()
+    check: Check = Check()
     mllm: Basic[Mllm] = VllmBackend()
     """mllm: the multimodal LLM that label, aspects and class_scores ask. `vllm` loads it in the workers, `openai` asks
     a server, `simulated` asks no model and is for measurements."""

@@ -39,10 +39,12 @@ PIXELS = 1
 """Version of the decoding. Increase it when the same file would give other pixels: it is part of the fingerprints
 of all tables that were computed from images (cluster/stage.py)."""
 
-__all__ = ["FORMATS", "ImageError", "decode_image", "read_image", "read_image_bytes"]
+__all__ = ["FORMATS", "ImageError", "decode_image", "read_image", "read_image_bytes", "upright_size"]
 
 _SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", *TIFF, *JPEG2000)
 _END_OF_JPEG: Final = b"\xff\xd9"
+TURNED: Final = frozenset({5, 6, 7, 8})
+"""Orientations of EXIF in which width and height change places."""
 MAX_CODED: Final = 4
 """How many times `max_pixels` the coded pictures of an AVIF or HEIF file may have: its alpha and gain map count, too,
 and what of a grid's tiles is cut off."""
@@ -199,6 +201,14 @@ def decode_image(data: bytes, limits: ImageLimits, *, short_side: int | None = N
 def decode_pixels(data: bytes, limits: ImageLimits, *, short_side: int | None = None) -> npt.NDArray[np.uint8]:
     """The same as a uint8 array [H, W, 3], without the copies that a Pillow image would cost."""
     return np.asarray(_decoded(data, limits, short_side))
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """Width and height of an image file that was decoded before, so that its header is known to be harmless."""
+    whole = _with_its_end(data) or data
+    with Image.open(io.BytesIO(whole), formats=formats()) as image:
+        width, height = image.size
+        return (height, width) if orientation(image) in TURNED else (width, height)
 
 
 def _decoded(data: bytes, limits: ImageLimits, short_side: int | None) -> Image.Image | npt.NDArray[np.uint8]:

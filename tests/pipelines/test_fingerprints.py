@@ -69,6 +69,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("evaluate.bootstrap", 10, {"report"}),
         # The images that it shows are predicted, too.
         ("evaluate.report_images", 3, EVALUATED),
+        ("evaluate.leaks", "report", {"photo_checks", "findings", "report"}),
         ("evaluate.report_issues", 3, {"space", "issues", "report"}),
         ("evaluate.seed", 3, {"report"}),
         ("infer.abstain_below", 0.5, {*PREDICTED, *OF_CLIP_CLASSES}),
@@ -175,6 +176,17 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("aspects.words", ["yes", "no"], {"aspects"}),
         ("aspects.min_label_mass", 0.1, {"aspects"}),
         ("class_scores.prompt", "What?", {"class_scores"}),
+    ],
+    ("all", ("findings", "photo_checks")): [
+        ("check.blurred", 3, {"findings"}),
+        ("check.dark", 3, {"findings"}),
+        ("check.light", 250, {"findings"}),
+        ("check.low_contrast", 3, {"findings"}),
+        ("check.tiny", 3, {"findings"}),
+        ("check.odd_aspect", 2, {"findings"}),
+        ("check.near", 2, {"findings"}),
+        ("check.few", 2, {"findings"}),
+        ("ingest.limits.cut_bottom", 20, {"photo_checks"}),
     ],
     ("all", ("signatures",)): [
         ("signatures.file", "{choices}", {"signatures"}),
@@ -503,6 +515,7 @@ DECIDES_NOTHING: dict[str, dict[str, Any]] = {
         "aspects": {"workers": pool(256, num_gpus=1)},
         "class_scores": {"workers": pool(256, num_gpus=1)},
         "signatures": {"workers": pool(64, num_gpus=1)},
+        "check": {"blurred": 3, "workers": pool(4096)},
         # Of a CPU `auto` is fp32.
         "makd": {
             "randaugment_magnitude": 3,  # of no operations
