@@ -134,7 +134,8 @@ def agree(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> npt.NDArr
     """Whether photos have the same colours, uint8 [P, c] each (L, a, b by field): bool [P]."""
     apart = (one.astype(np.int16) - other).reshape(len(one), -1, 3)
     same: npt.NDArray[np.bool_] = np.abs(apart[:, :, 1:]).mean(axis=(1, 2)) <= SAME_COLOURS
-    return same & (apart[:, :, 0].std(axis=1) <= SAME_LIGHT)
+    same &= apart[:, :, 0].std(axis=1) <= SAME_LIGHT
+    return same
 
 
 def _leaders(looks: Hashes, colours: npt.NDArray[np.uint8]) -> tuple[Groups, Hashes, Groups]:
@@ -148,8 +149,8 @@ def _leaders(looks: Hashes, colours: npt.NDArray[np.uint8]) -> tuple[Groups, Has
     for start, count in zip(starts[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True):
         leads: list[int] = []
         for place in order[start : start + count].tolist():
-            near = np.flatnonzero(agree(colours[leads], colours[place])) if leads else []
-            if len(near):
+            near = np.flatnonzero(agree(colours[leads], colours[place])).tolist() if leads else []
+            if near:
                 leader[place] = leads[near[0]]
             elif len(leads) < MOST_LEADERS:
                 leads.append(place)
