@@ -5,6 +5,7 @@ It may import only fgvr, which is logged with the model; see cluster/pyfunc.py.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
@@ -22,9 +24,12 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from fgvr.config import ImageLimits
 from fgvr.images.given import WANTED, GivenTypeError, given_image
 from fgvr.images.read import ImageError
+from fgvr.metadata.stored import as_text
 from fgvr.models.base import ImageClassifier
 from fgvr.models.infer import load_classifier
 from fgvr.schemas import Reason
+
+log = logging.getLogger(__name__)
 
 BATCH = 64
 COLUMN = "image"
@@ -45,6 +50,8 @@ class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
     """Images in, label and score out, for every kind of model that `load_classifier` knows."""
 
     classifier: ImageClassifier
+    said = False
+    """Whether somebody has been told which columns are missing."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Build the model from the logged folder, on a GPU where there is one."""
@@ -65,7 +72,8 @@ class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
         Args:
             context: MLflow's context.
             model_input: one image, or many: a list, an array, a Series, a data frame or dict with them under `image`
-                (or under its only name), or a list of such dicts.
+                (or under its only name), or a list of such dicts. Columns of metadata that the model sees stand beside
+                `image` under their names; what is not given counts as missing.
             params: no parameters are supported.
 
         Returns:
@@ -77,10 +85,12 @@ class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
             InputError: the input, or one of its images, has an unsupported type.
         """
         images, index = _rows(model_input)
+        texts = _texts(model_input, self.classifier.columns, len(images))
+        self._say_what_is_missing(texts, len(images))
         answers = [
             answer
             for start in range(0, len(images), BATCH)
-            for answer in self._classify(images[start : start + BATCH], start)
+            for answer in self._classify(images[start : start + BATCH], start, texts)
         ]
         labels, scores, errors = zip(*answers, strict=True) if answers else ((), (), ())
         if _in_a_server():
@@ -93,8 +103,18 @@ class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
         result = pd.DataFrame(columns)
         return result if index is None else result.set_axis(index, axis=0)
 
-    def _classify(self, images: Sequence[object], start: int) -> list[tuple[str | None, float, str | None]]:
-        """Label, score and error per image; `start`: row number of the first image, for messages."""
+    def _say_what_is_missing(self, texts: Mapping[str, pa.Array], count: int) -> None:
+        """Once per process, since a server is asked again and again."""
+        lacking = {name: column.null_count for name, column in texts.items() if column.null_count}
+        if lacking and count and not self.said:
+            self.said = True
+            each = ", ".join(f"{name} in {number} of {count}" for name, number in lacking.items())
+            log.warning("the model sees columns of metadata that are missing (%s): it does without there", each)
+
+    def _classify(
+        self, images: Sequence[object], start: int, texts: Mapping[str, pa.Array]
+    ) -> list[tuple[str | None, float, str | None]]:
+        """Label, score and error per image; `start`: row number of the first image; `texts`: of all images."""
         answers: list[tuple[str | None, float, str | None]] = [(None, float("nan"), None)] * len(images)
         prepared: dict[int, torch.Tensor] = {}
         for row, value in enumerate(images):
@@ -105,7 +125,9 @@ class ClassifierModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
             except GivenTypeError as error:
                 raise InputError(f"row {start + row}: {error}") from None
         if prepared:
-            scores = self.classifier.predict(torch.stack(list(prepared.values()))).scores
+            stacked, places = torch.stack(list(prepared.values())), pa.array([start + row for row in prepared])
+            mine = {name: column.take(places) for name, column in texts.items()}
+            scores = self.classifier.predict_with(stacked, mine).scores
             for row, row_scores in zip(prepared, scores, strict=True):
                 best = int(row_scores.argmax())
                 answers[row] = (self.classifier.labels[best], float(row_scores[best]), None)
@@ -134,6 +156,32 @@ def _rows(given: object) -> tuple[list[Any], pd.Index | None]:
         given = given.ravel().tolist()
     images = given if isinstance(given, list | tuple) else [given]
     return [_image_of(item) for item in images], None
+
+
+def _texts(given: object, columns: Sequence[str], count: int) -> dict[str, pa.Array]:
+    """The columns of metadata that a model sees, as texts; null where nothing is given."""
+    found = {}
+    for name in columns:
+        values: list[object] = [None] * count
+        if isinstance(given, pd.DataFrame | Mapping) and name in given:
+            values = list(given[name])  # type: ignore[call-overload,unused-ignore]
+        elif isinstance(given, list | tuple):
+            values = [item.get(name) if isinstance(item, Mapping) else None for item in given]
+        if len(values) != count:
+            raise InputError(f"column {name!r} has {len(values)} values for {count} images")
+        found[name] = pa.array([_text(value) for value in values], pa.string())
+    return found
+
+
+def _text(value: Any) -> str | None:
+    """A value as the samples table has it."""
+    if _is_missing(value):
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str | bool | int | float):
+        return as_text(value)
+    return str(value)  # dates, decimals
 
 
 def _image_of(item: Any) -> Any:

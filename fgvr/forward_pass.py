@@ -57,14 +57,15 @@ def memory_format(device: torch.device | str) -> torch.memory_format:
     return torch.channels_last if torch.device(device).type == "cpu" else torch.preserve_format
 
 
-def in_passes(network: Callable[[Tensor], Tensor], images: Tensor, device: torch.device | str) -> Tensor:
-    """`network(images)` of a network that treats each image on its own: no gradients, no batch statistics.
+def in_passes(network: Callable[..., Tensor], images: Tensor, device: torch.device | str, *beside: Tensor) -> Tensor:
+    """`network(images, *beside)` of a network that treats each image on its own: no gradients, no batch statistics.
 
     Args:
         network: from images [n, …], n ≥ 1, to outputs [n, …]. What is done to whole batches before it, such as
             normalising, belongs into it, since its results are large tensors, too.
         images: [N, H, W, 3] or [N, 3, H, W] in the size of the network's input, N ≥ 1.
         device: where the network computes; the images may still be elsewhere.
+        beside: what else the network sees of each image, each [N, …].
 
     Returns:
         The outputs [N, …], in the order of the images.
@@ -75,8 +76,9 @@ def in_passes(network: Callable[[Tensor], Tensor], images: Tensor, device: torch
         _keep_memory()
     size = images_per_pass(math.prod(images.shape[1:]) // CHANNELS, device)
     if size is None or len(images) <= size:
-        return network(images)
-    return torch.cat([network(some) for some in torch.split(images, size)])
+        return network(images, *beside)
+    parts = zip(*(torch.split(each, size) for each in (images, *beside)), strict=True)
+    return torch.cat([network(*some) for some in parts])
 
 
 @cache

@@ -18,7 +18,7 @@ import os
 import tempfile
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,6 +28,7 @@ from pipelines.beliefs import second_look, second_look_tables, settled_names
 from pipelines.command import stage_main
 from pipelines.embed import check_texts, encoder_at, vectors_at
 from pipelines.infer import costs_at, stated_costs
+from pipelines.metadata import check_metadata, feature_blocks, metadata_recipe, prepare
 from pipelines.run_tables import Run
 from pipelines.selection import read_whitening
 from pipelines.stage import Phase, Stage
@@ -122,10 +123,10 @@ class VectorModelStage(Stage):
             folder.write_bytes(HISTORY_FILE, json.dumps(learned.history).encode())
         if run.config.tracking.log_models:
             log_model(folder.path(MODEL_FOLDER), self.table)
-        summary = folder.write_table(_rows(taught, learned.classes), ROWS_PER_PART)
+        summary = folder.write_table(_rows(run, taught, learned.classes), ROWS_PER_PART)
         per_name = answers_per_name(taught.labels)
         summary.metrics = {"names": float(len(learned.classes.labels)), ANSWERS: per_name, **learned.metrics}
-        summary.extra = {ANSWERS: per_name, "images": int((taught.labels >= 0).sum())}
+        summary.extra = {ANSWERS: per_name, "images": int((taught.labels >= 0).sum()), **learned.extra}
         summary.remarks = tuple(learned.remarks)
         return summary
 
@@ -156,6 +157,7 @@ class Heads(VectorModelStage):
     def check(self, config: Config) -> None:
         """Also refuse a start at texts where vectors have none."""
         super().check(config)
+        check_metadata(config, config.heads.metadata, "heads.metadata")
         if config.heads.start == "text":
             check_texts(config, "heads.start = text", "set heads.start to random")
 
@@ -164,8 +166,14 @@ class Heads(VectorModelStage):
         return config.heads.whiten and config.heads.start != "text"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """Also the candidate sets, for losses that learn from them."""
-        return (*super().reads(run), *(("candidates",) if run.config.heads.learns_from_sets else ()))
+        """Also the candidate sets, for losses that learn from them, and the samples for their metadata."""
+        config = run.config.heads
+        sets, samples = ("candidates",), ("samples",)
+        return (
+            *super().reads(run),
+            *(sets if config.learns_from_sets else ()),
+            *(samples if config.metadata.on else ()),
+        )
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The training recipe, and the texts where it starts."""
@@ -179,15 +187,37 @@ class Heads(VectorModelStage):
         if config.start == "text":
             clip = vectors_at(run.config)
             texts = {"clip": find_clip(clip).identity(), "template": clip.template}
-        return {"rules": RULES, "version": RECIPE, "recipe": config.model_dump(mode="json", exclude=aside), **texts}
+        if not config.metadata.on:
+            aside.add("metadata")  # earlier versions had none
+        else:
+            texts |= metadata_recipe(config.metadata, "heads.metadata")
+        recipe = config.model_dump(mode="json", exclude=aside)
+        if config.metadata.on:
+            recipe["metadata"].pop("leaks")
+        return {"rules": RULES, "version": RECIPE, "recipe": recipe, **texts}
 
     def learned(self, run: Run, taught: Taught, whitening: Whitening | None) -> Learned:
         """Train the members, and some more on folds for the temperature."""
+        import numpy as np
+
         from fgvr.candidates.sets import read_sets
         from fgvr.clip.model import load_clip
+        from fgvr.heads.beside import Beside
         from fgvr.models.learned_head import learn_heads, sets_of_labels
 
         config = run.config.heads
+        known, beside = None, None
+        if config.metadata.on:
+            samples, taught_rows = run.table("samples"), np.flatnonzero(taught.labels >= 0)
+            known = prepare(
+                *(samples, taught.ids, taught.labels),
+                training=taught_rows,
+                settings=config.metadata,
+                field="heads.metadata",
+                seed=config.seed,
+            )
+            features = np.concatenate(list(feature_blocks(samples, taught.ids, known.fitted)))
+            beside = Beside(known.fitted, features, config.metadata)
         sets = sets_of_labels(taught.labels)
         if config.learns_from_sets:
             sets = read_sets(run.table("candidates").find(taught.ids)).only(taught.embedded)
@@ -195,7 +225,7 @@ class Heads(VectorModelStage):
         if config.start == "text":
             clip = load_clip(vectors_at(run.config))
             start = (clip.encode_names(taught.names, vectors_at(run.config).template), clip.logit_scale)
-        return learn_heads(
+        learned = learn_heads(
             taught.vectors,
             taught.labels,
             sets,
@@ -205,8 +235,12 @@ class Heads(VectorModelStage):
             members=config.members,
             seed=config.seed,
             start=start,
+            beside=beside,
             threads=len(os.sched_getaffinity(0)),
         )
+        if known is None:
+            return learned
+        return replace(learned, remarks=[*learned.remarks, *known.remarks], extra=known.extra)
 
 
 class Propagated(Stage):
@@ -321,17 +355,19 @@ def _encoder(config: Config) -> EncoderConfig | None:
         return None
 
 
-def _rows(taught: Taught, classes: VectorClasses) -> Any:
+def _rows(run: Run, taught: Taught, classes: VectorClasses) -> Any:
     """A row of `schemas.HEAD_TARGETS` per discovery image."""
     import numpy as np
     import pyarrow as pa
 
     from fgvr import schemas
-    from fgvr.models.from_features import IMAGES_AT_ONCE
+    from fgvr.models.from_features import IMAGES_AT_ONCE, scores_of, texts_of
 
     best, score = np.zeros(len(taught.ids), np.int64), np.zeros(len(taught.ids), np.float32)
     for at in range(0, len(taught.ids), IMAGES_AT_ONCE):
-        scores: Floats = classes.scores(taught.vectors[at : at + IMAGES_AT_ONCE])
+        here = slice(at, at + IMAGES_AT_ONCE)
+        vectors, texts = taught.vectors[here], texts_of(classes, run.table("samples"), taught.ids[here])
+        scores: Floats = scores_of(classes, vectors, texts, slice(0, len(vectors)))
         best[at : at + len(scores)], score[at : at + len(scores)] = scores.argmax(axis=1), scores.max(axis=1)
     names = np.array(classes.labels, object)[best]
     columns = {

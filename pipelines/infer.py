@@ -95,7 +95,9 @@ class PredictionStage(RowStage):
         from fgvr.models.infer import InferWorker
         from fgvr.schemas import PREDICTIONS
 
-        return RowJob(self.which(run), InferWorker, {"settings": self.settings(run)}, PREDICTIONS)
+        settings = self.settings(run)
+        columns = ("image_id", "uri", *(("metadata",) if model_columns(settings.model) else ()))
+        return RowJob(self.which(run), InferWorker, {"settings": settings}, PREDICTIONS, columns)
 
     def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
         """Keep the precision of the table's first parts, where devices differ in it."""
@@ -106,8 +108,13 @@ class PredictionStage(RowStage):
         return {"settings": replace(settings, begun=begun)}
 
     def finish(self, run: Run, summary: StageSummary) -> None:
-        """Record the model."""
+        """Record the model, and say which columns it misses."""
         summary.extra = {"model": self.model_folder(run)}
+        columns = model_columns(self.model_folder(run))
+        if columns:
+            lacking = lacking_columns(run.table("samples"), self.which(run), columns)
+            summary.extra |= {"metadata_columns": columns, "metadata_missing": lacking}
+            summary.remarks = (*summary.remarks, *said_of(lacking, len(self.which(run))))
 
 
 class Predictions(PredictionStage):
@@ -205,6 +212,37 @@ def stated_costs(config: Config) -> dict[str, Any]:
     """The costs as fingerprints hold them, by content; nothing where none are configured."""
     costs = costs_at(config)
     return {} if costs is None else {"costs": costs.stated()}
+
+
+def model_columns(model: str) -> list[str]:
+    """Columns of metadata that the model in a folder sees beside the photo; mostly none."""
+    from fgvr.models.base import MODEL_FILE
+
+    facts = json.loads(storage.read_bytes(storage.join(model, MODEL_FILE))).get("metadata") or {"columns": []}
+    return list(dict.fromkeys(name for each in facts["columns"] for name in each["column"]["sources"]))
+
+
+def lacking_columns(samples: Table, ids: Ids, columns: list[str]) -> dict[str, int]:
+    """How many photos have no value, by column."""
+    from fgvr.sources.metadata import metadata_batches
+
+    counts = dict.fromkeys(columns, 0)
+    for rows in metadata_batches(samples, ids, columns):
+        for column in columns:
+            counts[column] += rows[column].null_count
+    return counts
+
+
+def said_of(lacking: Mapping[str, int], count: int) -> tuple[str, ...]:
+    """One remark about all columns that some photos lack; none where all have all."""
+    some = {column: number for column, number in lacking.items() if number}
+    if not some:
+        return ()
+    each = ", ".join(f"{column} in {number:,}" for column, number in some.items())
+    advice = ""
+    if any(number == count for number in some.values()):
+        advice = "; name columns that the source has in ingest.source.metadata_columns"
+    return (f"the model sees columns that are missing ({each} of {count:,} photos), and does without there{advice}",)
 
 
 def _depends_on_device(settings: InferSettings) -> bool:

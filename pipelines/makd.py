@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config, ConfigError
 from fgvr.config import Makd as MakdConfig
 from pipelines.asks import Work
 from pipelines.command import stage_main
+from pipelines.metadata import check_metadata, feature_blocks, metadata_recipe, prepare
 from pipelines.run_tables import Look, Run
 from pipelines.start_weights import START_FOLDER, put_weights
 from pipelines.student_images import consulted, learned, learns_names
@@ -48,11 +50,13 @@ if TYPE_CHECKING:
 
     from cluster.stage import StageFolder, StageSummary
     from fgvr.training.assemble import TrainingSet
+    from pipelines.metadata import Prepared
 
 log = logging.getLogger(__name__)
 
 TEACHER_FOLDER = "teacher"
 SIGNATURES_FILE = "signatures.npy"
+METADATA_FILE = "metadata.npy"
 # These fields take their defaults, so that one base student serves all settings of aspects and signatures.
 WITHOUT_ASPECTS = {
     "alpha": 0.0,
@@ -79,6 +83,7 @@ class Student(TrainStage):
         if makd.split == config.evaluate.split:
             raise ConfigError(f"makd.split = {makd.split}: the students would train on the images of evaluate.split")
         check_student(config)
+        check_metadata(config, makd.metadata, "makd.metadata")
 
     def recheck(self, run: Look) -> None:
         """Refuse a teacher with other classes, and pseudo-labels for nobody, as soon as the classes are known."""
@@ -128,17 +133,22 @@ class Student(TrainStage):
             "recipe": recipe(settings, task.teacher),
             "precision": of_workers(settings.workers, settings.precision),
             "limits": run.config.ingest.limits,
+            **metadata_recipe(settings.metadata, "makd.metadata"),
             **task.decides,
         }
 
     def training(self, run: Run, folder: StageFolder) -> Training:
         """Write targets, answers and the teacher to files that all workers read."""
-        from fgvr.array_files import save_array
+        import numpy as np
+
+        from fgvr.array_files import save_array, save_blocks
+        from fgvr.models.fused import StudentMetadata
         from fgvr.training.student_data import StudentJob, bounded_by_steps
 
         task = self._task(run)
         training_set = assembled(run, task)
         spec, examples = student_spec(run, task, training_set), training_set.examples
+        known = _metadata(run, task.settings, training_set)
         settings = bounded_by_steps(task.settings, int((~examples.held_out).sum()))
         if settings.epochs < task.settings.epochs:
             log.info(
@@ -151,6 +161,11 @@ class Student(TrainStage):
             log.info("%s: %s", self.table, started)
         check_pace(settings, int((~examples.held_out).sum()))
         shown = pictures_of(run, training_set)
+        if known is not None:
+            spec = replace(spec, metadata=StudentMetadata.of(known.fitted, settings.metadata))
+            shape = (len(examples), known.fitted.dim)
+            blocks = feature_blocks(run.table("samples"), np.asarray(examples.image_ids), known.fitted)
+            save_blocks(folder.path(METADATA_FILE), "<f2", shape, (block.astype("<f2") for block in blocks))
         job = StudentJob(
             examples=folder.path("examples"),
             spec=spec,
@@ -162,6 +177,7 @@ class Student(TrainStage):
             start=start,
             signatures=folder.path(SIGNATURES_FILE) if spec.choices else None,
             pictures=None if shown is None else folder.path(PICTURES_FOLDER),
+            metadata=None if known is None else folder.path(METADATA_FILE),
         )
         examples.write(job.examples)
         if shown is not None:
@@ -172,6 +188,8 @@ class Student(TrainStage):
         if task.teacher is not None:
             task.teacher.put(folder.path(TEACHER_FOLDER), examples.image_ids)
         return Training(student_loop(settings), job, settings.epochs, (training_set, shown), started)
+        said, extra = ((), {}) if known is None else (known.remarks, known.extra)
+        return Training(student_loop(settings), job, settings.epochs, training_set, started, said, extra)
 
     def models(self, checkpoint: Path) -> Mapping[str, Path]:
         """The best epoch's model where images are held out to choose it; and the last epoch's in any case."""
@@ -206,6 +224,7 @@ class Student(TrainStage):
             )
         summary.metrics |= {"lost": float(len(lost))}
         summary.remarks = (
+            *training.remarks,
             *learned_nothing(read_history(checkpoint), examples, training.job.settings.lr),
             *doubtful_pseudo_labels(summary.metrics, len(spec.labels), training.job.settings),
         )
@@ -228,6 +247,7 @@ class Student(TrainStage):
             "lost_examples": failures_of(lost, examples).examples_json(),
             **({"weights": training.started} if training.started else {}),
             **({} if shown is None else shown.facts),
+            **training.extra,
         }
 
     def _task(self, run: Run) -> StudentTask:
@@ -252,6 +272,22 @@ class Base(Student):
     def settings(self, config: Config) -> MakdConfig:
         """The recipe without aspects, independent of all aspect fields."""
         return config.makd.model_copy(update=WITHOUT_ASPECTS)
+
+
+def _metadata(run: Run, settings: MakdConfig, training_set: TrainingSet) -> Prepared | None:
+    """The metadata that a student sees beside the photos, fitted on those that it learns from; None without columns."""
+    import numpy as np
+
+    if not settings.metadata.on:
+        return None
+    examples = training_set.examples
+    return prepare(
+        *(run.table("samples"), np.asarray(examples.image_ids), np.asarray(examples.classes)),
+        training=np.flatnonzero(~np.asarray(examples.held_out)),
+        settings=settings.metadata,
+        field="makd.metadata",
+        seed=settings.seed,
+    )
 
 
 def _unnamed(training_set: TrainingSet) -> dict[str, int]:

@@ -127,7 +127,7 @@ class _Says:
 
         vectors, embedded = read_vectors(self.embeddings, ids)
         settled, checked = self._settled(ids), spread(ids, self._own_ids, self._checked, NONE)
-        named, confidence, others = self._named(vectors, settled)
+        named, confidence, others = self._named(ids, vectors, settled)
         for said in (named.label_ids, *others):
             said[~embedded] = NONE
         by_vectors = named.first.copy()
@@ -161,24 +161,27 @@ class _Says:
         }
         return pa.table(columns, schema=schemas.POOL)
 
-    def _named(self, vectors: Any, settled: Labels) -> tuple[Named, Floats, list[Labels]]:
+    def _named(self, ids: Ids, vectors: Any, settled: Labels) -> tuple[Named, Floats, list[Labels]]:
         """Names by the vectors, the probability of the settled or else the best one, and what other methods say."""
         import numpy as np
 
-        from fgvr.models.from_features import IMAGES_AT_ONCE, SCORES_AT_ONCE
+        from fgvr.models.from_features import IMAGES_AT_ONCE, SCORES_AT_ONCE, scores_of, texts_of
         from fgvr.training.pool_targets import Named, best_names
 
         at_once = min(IMAGES_AT_ONCE, max(1, SCORES_AT_ONCE // max(1, len(self.classes.labels))))
         blocks, sure = [], []
         said: list[list[Labels]] = [[] for _ in self.others]
         for start in range(0, max(len(vectors), 1), at_once):
-            block = vectors[start : start + at_once]
-            scores = self.classes.scores(block)
+            here = slice(start, start + at_once)
+            block, samples = vectors[here], self.run.table("samples")
+            whole = slice(0, len(block))
+            scores = scores_of(self.classes, block, texts_of(self.classes, samples, ids[here]), whole)
             blocks.append(best_names(scores, self.makd.target_temperature))
             kept = settled[start : start + at_once]
             sure.append(scores[np.arange(len(block)), np.where(kept != NONE, kept, scores.argmax(axis=1))])
             for names, other, numbers in zip(said, self.others, self._numbers, strict=True):
-                names.append(numbers[other.scores(block).argmax(axis=1)])
+                said_by = scores_of(other, block, texts_of(other, samples, ids[here]), whole)
+                names.append(numbers[said_by.argmax(axis=1)])
         named = Named(
             np.concatenate([each.label_ids for each in blocks]), np.concatenate([each.probabilities for each in blocks])
         )

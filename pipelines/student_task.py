@@ -86,9 +86,12 @@ class StudentTask:
 
 def student_loop(settings: Makd) -> Callable[[StudentJob, Reporter], History]:
     """The training that a recipe asks for."""
+    from fgvr.training.fused import train_fused
     from fgvr.training.semi import train_semi
     from fgvr.training.student import train_student
 
+    if settings.metadata.on:
+        return train_fused
     return train_semi if settings.trainer == "semi" else train_student
 
 

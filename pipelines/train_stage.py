@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fgvr import storage
@@ -33,6 +33,8 @@ class Training:
         epochs: number of epochs of the whole training run, for the time estimate.
         made_of: what the stage prepared for training and needs again for its table.
         started: what the pretrained weights gave, in a sentence; "" where training starts from scratch.
+        remarks: what was found before training and a reader of the results must know.
+        extra: further metadata of the table.
     """
 
     loop: Callable[[Any, Reporter], Any]
@@ -40,6 +42,8 @@ class Training:
     epochs: float
     made_of: Any = None
     started: str = ""
+    remarks: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TrainStage(Stage):

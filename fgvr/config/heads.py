@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from fgvr.config.base import Part
+from fgvr.config.metadata import Metadata
 from fgvr.config.tree import Tuned
 
 SET_LOSSES = frozenset({"proden", "cc", "lws", "cavl"})
@@ -45,6 +46,8 @@ class Heads(Part):
     graph_images: int = Field(default=1_000_000, ge=1)
     """Photos in the graph of label propagation, drawn at random beside the labelled and the evaluated ones; 1,000,000
     photos with 512 numbers each take some 6 GB of the driver's memory."""
+    metadata: Metadata = Metadata()
+    """Columns of the samples that the trained head sees beside the vector; none by default."""
     seed: int = Field(default=0, ge=0)
     """Random seed of initial weights, batches, held-out images and drawn photos."""
 
@@ -55,6 +58,11 @@ class Heads(Part):
 
     @model_validator(mode="after")
     def _text_is_for_cosines(self) -> Self:
+        if self.start == "text" and self.metadata.on:
+            raise ValueError(
+                "start = text with metadata.columns: texts have no prices and places; set start to random, or leave "
+                "the columns away"
+            )
         if self.start == "text" and self.network != "cosine":
             raise ValueError(f"start = text needs network = cosine: {self.network} heads have no directions of names")
         return self

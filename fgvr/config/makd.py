@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fgvr.config.base import RUNTIME_ONLY, Part, TrainWorkers, Workers
 from fgvr.config.distillation import MLLM_TEACHER, Distillation, NoDistillation
+from fgvr.config.metadata import FusedMetadata
 from fgvr.config.models import Mllm
 from fgvr.config.semi import STRONG, Semi
 from fgvr.config.texts import Prompt
@@ -140,6 +141,8 @@ class Makd(Part):
     student names the other images (docs/students.md)."""
     semi: Semi = Semi()
     """Pseudo-labels of the trainer `semi`."""
+    metadata: FusedMetadata = FusedMetadata()
+    """Columns of the samples that the student sees beside the photo; none by default."""
     class_loss: Literal["ce", "mixture"] = "ce"
     """`ce`: cross entropy with the class targets; `mixture`: for targets with noise, as NeaR's labels: from
     `refine_after` on a target counts as far as its loss says it is clean, and the student's own prediction for the rest
@@ -246,6 +249,7 @@ class Makd(Part):
         unused |= {name for name in NEWER if getattr(self, name) == type(self).model_fields[name].default}
         unused |= {"randaugment_magnitude"} if not self.operations else set()
         unused |= {"semi"} if self.trainer == "plain" else set()
+        unused |= set() if self.metadata.on else {"metadata"}
         unused |= {"momentum"} if self.optimizer != "sgd" else set()
         return {name: value for name, value in super().deciding().items() if name not in unused}
 
@@ -280,6 +284,8 @@ class Makd(Part):
                 f"with its own target: set {name} to 0, or class_loss to ce"
             )
         taught = self.distillation
+        if self.metadata.on:
+            self._beside_the_photo(mixing)
         if self.trainer == "semi":
             self._alone(mixing)
         if self.mixes and taught.kind == "dkd":
@@ -292,6 +298,24 @@ class Makd(Part):
                 f"student as the teacher, or set {mixing} to 0"
             )
         return self
+
+    def _beside_the_photo(self, mixing: str) -> None:
+        """Refuses what cannot be combined with metadata."""
+        instead = {
+            "trainer": (self.trainer == "semi", "whose teacher names photos alone", "plain"),
+            mixing: (self.mixes, "which blends photos, but no prices and places", "0"),
+        }
+        for field, (used, why, value) in instead.items():
+            if used:
+                raise ValueError(f"{field} with metadata.columns, {why}: set {field} to {value}, or leave columns away")
+        before = self.metadata.pretrain_epochs
+        if before >= self.epochs:
+            raise ValueError(f"metadata.pretrain_epochs = {before} of {self.epochs} epochs leave none to learn classes")
+        if before and self.class_loss == "mixture":
+            raise ValueError(
+                "metadata.pretrain_epochs with class_loss = mixture, which judges targets by losses from the first "
+                "epoch on: set pretrain_epochs to 0, or class_loss to ce"
+            )
 
     def _alone(self, mixing: str) -> None:
         """Refuses what the trainer `semi` replaces or cannot use."""

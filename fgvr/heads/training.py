@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fgvr.arrays import NONE, Floats, Ids
 from fgvr.candidates.sets import CandidateSets
 from fgvr.errors import UserError
+from fgvr.heads.beside import Hiding
 from fgvr.heads.networks import SCALE, CosineHead, Kind, build_network
 from fgvr.losses import pll
 from fgvr.losses.long_tail import balanced_cross_entropy, seesaw_loss
@@ -75,11 +76,13 @@ class HeadExamples:
         vectors: unit vectors, float32 [N, d].
         sets: names of each image with their weights; the first is the image's own label. Ids are 0..C−1.
         names: C.
+        hiding: hides columns of metadata, which stand behind each vector; None: there are none.
     """
 
     vectors: Floats
     sets: CandidateSets
     names: int
+    hiding: Hiding | None = None
 
     @classmethod
     def of_labels(cls, vectors: Floats, labels: Ids, names: int) -> HeadExamples:
@@ -90,7 +93,7 @@ class HeadExamples:
     def only(self, rows: Ids) -> HeadExamples:
         """Some of the images, by row number."""
         sets = CandidateSets(self.sets.label_ids[rows], self.sets.weights[rows])
-        return HeadExamples(self.vectors[rows], sets, self.names)
+        return HeadExamples(self.vectors[rows], sets, self.names, self.hiding)
 
 
 def train_head(
@@ -154,7 +157,8 @@ def _fit(network: nn.Module, examples: HeadExamples, recipe: HeadRecipe, rng: np
     history: list[float] = []
     network.train()
     for _, rows in zip(range(steps), _batches(len(vectors), batch, rng), strict=False):
-        logits = network(vectors[rows])
+        seen = vectors[rows]
+        logits = network(seen if examples.hiding is None else examples.hiding(seen))
         loss = targets.loss(logits, rows)
         history.append(float(loss.detach()))
         if not np.isfinite(history[-1]):

@@ -7,11 +7,12 @@ A model is a folder with `model.json` (its `kind`, its labels and all that is ne
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import pyarrow as pa
 from PIL import Image
 
 from fgvr.arrays import Floats
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
+Texts = Mapping[str, "pa.Array | pa.ChunkedArray"]
+"""Columns of metadata by name: a text or null per image. Columns that a model knows and that are not here are missing
+for all images."""
 
 
 class ModelFolderError(UserError, ValueError):
@@ -56,6 +60,11 @@ class ImageClassifier(Protocol):
         ...
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of metadata that it sees beside the photo, where they are given; mostly none."""
+        ...
+
+    @property
     def short_side(self) -> int:
         """Pixels that the shorter side of an image needs at least before `prepare`; the same as in training."""
         ...
@@ -73,7 +82,11 @@ class ImageClassifier(Protocol):
         ...
 
     def predict(self, prepared: torch.Tensor) -> Outputs:
-        """The model's outputs for a stacked batch of prepared images [N, …]."""
+        """The model's outputs for a stacked batch of prepared images [N, …], without any metadata."""
+        ...
+
+    def predict_with(self, prepared: torch.Tensor, texts: Texts) -> Outputs:
+        """The same with the images' metadata, of which it takes its `columns`."""
         ...
 
     def scores(self, images: Sequence[Image.Image]) -> Floats:
@@ -90,6 +103,8 @@ class PreparedClassifier:
 
     Files must be read only here: a JPEG decoded at another fraction of its size has other pixels.
     """
+
+    columns: tuple[str, ...] = ()
 
     @property
     def short_side(self) -> int:
@@ -111,6 +126,10 @@ class PreparedClassifier:
     def predict(self, prepared: torch.Tensor) -> Outputs:
         """See ImageClassifier."""
         raise NotImplementedError
+
+    def predict_with(self, prepared: torch.Tensor, texts: Texts) -> Outputs:
+        """See ImageClassifier; a model without columns sees the photos alone."""
+        return self.predict(prepared)
 
     def scores(self, images: Sequence[Image.Image]) -> Floats:
         """See ImageClassifier."""

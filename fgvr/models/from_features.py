@@ -16,8 +16,9 @@ import pyarrow as pa
 from fgvr import schemas
 from fgvr.arrays import Floats
 from fgvr.clip.vectors import read_vectors
-from fgvr.models.base import Outputs
-from fgvr.models.head import load_vector_classes, read_head_file
+from fgvr.metadata.stored import columns_of, metadata
+from fgvr.models.base import Outputs, Texts
+from fgvr.models.head import VectorClasses, load_vector_classes, read_head_file
 from fgvr.models.infer import InferSettings, InferWorker, Row, costs_of, prediction_rows
 from fgvr.schemas import Failure, Reason
 from fgvr.storage import fetch_folder
@@ -52,6 +53,8 @@ def predictions_from_features(
     classes: VectorClassifier,
     abstain_below: float = 0.0,
     costs: CostFile | None = None,
+    *,
+    texts: Texts | None = None,
 ) -> pa.Table:
     """Rows of the predictions table for `ids`, in order; images without a vector become rows with an error.
 
@@ -61,6 +64,7 @@ def predictions_from_features(
         classes: the classifier.
         abstain_below: as in infer.
         costs: as in infer.
+        texts: the images' metadata, in the order of `ids` (`texts_of`), where the classifier sees columns.
 
     Raises:
         CostsError: the costs are those of other labels.
@@ -72,13 +76,30 @@ def predictions_from_features(
     at_once = min(IMAGES_AT_ONCE, max(1, SCORES_AT_ONCE // max(1, len(classes.labels))))
     for start in range(0, len(ids), at_once):
         here = slice(start, start + at_once)
-        scores = classes.scores(vectors[here])
+        scores = scores_of(classes, vectors[here], texts, slice(start, start + at_once))
         outputs = Outputs(scores)
         rows: list[Row] = prediction_rows(ids[here].tolist(), outputs, classes.labels, abstain_below, decided)
         for place in np.flatnonzero(~found[here]):
             rows[place] = {"image_id": int(ids[here][place]), "error": missing}
         parts.append(pa.Table.from_pylist(rows, schema=schemas.PREDICTIONS))
     return pa.concat_tables([schemas.PREDICTIONS.empty_table(), *parts])
+
+
+def texts_of(classes: VectorClassifier, samples: Table, ids: npt.NDArray[np.int64]) -> Texts:
+    """The metadata of images that a classifier sees beside their vectors; none for most classifiers."""
+    columns = classes.columns if isinstance(classes, VectorClasses) else ()
+    if not columns:
+        return {}
+    rows = metadata(samples, ids, columns)
+    return {name: rows[name] for name in columns}
+
+
+def scores_of(classes: VectorClassifier, vectors: npt.NDArray[Any], texts: Texts | None, rows: slice) -> Floats:
+    """Probabilities of the images `rows`, whose vectors these are, with their metadata where there is any."""
+    if not texts or not isinstance(classes, VectorClasses):
+        return classes.scores(vectors)
+    mine = {name: column.slice(rows.start, len(vectors)) for name, column in texts.items()}
+    return classes.scores_with(vectors, mine)
 
 
 def no_vector() -> Failure:
@@ -104,7 +125,9 @@ class StoredVectorWorker:
     def process(self, rows: pa.Table) -> pa.Table:
         """As `InferWorker.process`, in the order of `rows`."""
         ids, settings = rows["image_id"].to_numpy(), self.settings
-        found = predictions_from_features(self.embeddings, ids, self.classes, settings.abstain_below, settings.costs)
+        texts = columns_of(rows, self.classes.columns)
+        decide = (settings.abstain_below, settings.costs)
+        found = predictions_from_features(self.embeddings, ids, self.classes, *decide, texts=texts)
         lacking = found["error"].is_valid()
         if found["error"].null_count == len(ids) or not self.has_encoder:
             return found

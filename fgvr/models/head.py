@@ -21,16 +21,20 @@ from torch import Tensor, nn
 import fgvr
 from fgvr.arrays import Floats
 from fgvr.encoders.encoder import Encoder, EncoderConfig, load_encoder, save_encoder, saved_encoder
+from fgvr.heads.beside import joined
 from fgvr.heads.networks import SCALE, CosineHead, Kind, build_network
+from fgvr.metadata.fitted import FittedMetadata, MetadataFormatError
 from fgvr.models.base import (
     MODEL_FILE,
     WEIGHTS_FILE,
     ModelFolderError,
     Outputs,
     PreparedClassifier,
+    Texts,
     read_file_of_kind,
     write_model_file,
 )
+from fgvr.models.sentences import sentences_for
 from fgvr.precision import Precision
 from fgvr.selection.whitening import Whitening
 
@@ -51,6 +55,7 @@ class VectorClasses:
         temperature: logits are divided by it.
         hidden: width of the hidden layer of MLPs.
         scale: factor of cosines.
+        metadata: columns that the networks see beside the vector; None: vectors alone.
     """
 
     labels: tuple[str, ...]
@@ -60,6 +65,12 @@ class VectorClasses:
     temperature: float = 1.0
     hidden: int = 512
     scale: float = SCALE
+    metadata: FittedMetadata | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See ImageClassifier."""
+        return () if self.metadata is None else self.metadata.sources
 
     @classmethod
     def of_directions(
@@ -71,10 +82,22 @@ class VectorClasses:
             network.weight.copy_(torch.from_numpy(directions))
         return cls(labels, (network.eval(),), whitening=whitening, temperature=temperature)
 
+    def scores_with(self, vectors: npt.NDArray[Any], texts: Texts) -> Floats:
+        """The same as `scores` with the images' metadata, of which it takes its `columns`."""
+        fitted = self.metadata
+        if fitted is None or not texts:
+            return self.scores(vectors)
+        return self.scores(vectors, fitted.encode(texts, sentences_for(fitted, texts)))
+
     @torch.inference_mode()
-    def scores(self, vectors: npt.NDArray[Any]) -> Floats:
-        """Softmax probabilities float32 [N, C] of the encoder's vectors [N, d], of any float type."""
+    def scores(self, vectors: npt.NDArray[Any], features: Floats | None = None) -> Floats:
+        """Softmax probabilities float32 [N, C] of the encoder's vectors [N, d], of any float type.
+
+        `features`: of the metadata, float32 [N, D]; None: all columns are missing.
+        """
         seen = np.asarray(vectors, np.float32) if self.whitening is None else self.whitening.apply(vectors)
+        if self.metadata is not None:
+            seen = joined(seen, self.metadata.none(len(seen)) if features is None else features)
         inputs = torch.from_numpy(seen)
         total = torch.zeros(len(inputs), len(self.labels))
         for member in self.members:
@@ -109,7 +132,7 @@ class HeadModel:
         if classes.whitening is not None:
             tensors |= {f"whitening.{name}": torch.tensor(getattr(classes.whitening, name)) for name in _WHITENING}
         save_file(tensors, folder / WEIGHTS_FILE)
-        content = {
+        content: dict[str, Any] = {
             "labels": classes.labels,
             "questions": [],
             "network": classes.kind,
@@ -118,6 +141,7 @@ class HeadModel:
             "scale": classes.scale,
             "temperature": classes.temperature,
             "whitened": classes.whitening is not None,
+            **({} if classes.metadata is None else {"metadata": classes.metadata.to_json()}),
             "encoder": None if self.encoder is None else save_encoder(self.encoder, folder),
             "versions": {"fgvr": fgvr.__version__, "torch": str(torch.__version__)},
             "facts": self.facts,
@@ -132,6 +156,7 @@ class HeadClassifier(PreparedClassifier):
         self.encoder, self.classes = encoder, classes
         self.labels = list(classes.labels)
         self.questions: list[str] = []
+        self.columns = classes.columns
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu", begun: Precision | None = None) -> HeadClassifier:
@@ -165,6 +190,10 @@ class HeadClassifier(PreparedClassifier):
         """Probabilities for float32 [N, 3, H, W]."""
         return Outputs(self.classes.scores(self.encoder.encode(prepared)))
 
+    def predict_with(self, prepared: Tensor, texts: Texts) -> Outputs:
+        """See ImageClassifier."""
+        return Outputs(self.classes.scores_with(self.encoder.encode(prepared), texts))
+
 
 def read_head_file(folder: Path) -> dict[str, Any]:
     """The `model.json` of a head; raises ModelFolderError if it is damaged or of another kind."""
@@ -180,6 +209,10 @@ def load_vector_classes(folder: Path) -> VectorClasses:
     content = read_head_file(folder)
     labels, kind, hidden = tuple(content["labels"]), content["network"], content["hidden"]
     try:
+        metadata = FittedMetadata.of_json(content["metadata"]) if "metadata" in content else None
+    except MetadataFormatError as error:
+        raise ModelFolderError(f"{folder / MODEL_FILE} is damaged: {error}") from None
+    try:
         tensors = load_file(folder / WEIGHTS_FILE)
         members = []
         for number in range(content["members"]):
@@ -193,5 +226,8 @@ def load_vector_classes(folder: Path) -> VectorClasses:
         raise ModelFolderError(f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE}: {error}") from None
     whitening = None if stored is None else Whitening(*stored)
     return VectorClasses(
-        labels, tuple(members), kind, whitening, content["temperature"], hidden=hidden, scale=content["scale"]
+        *(labels, tuple(members), kind, whitening, content["temperature"]),
+        hidden=hidden,
+        scale=content["scale"],
+        metadata=metadata,
     )

@@ -14,7 +14,8 @@ import pyarrow as pa
 from fgvr import schemas
 from fgvr.config import ImageLimits
 from fgvr.images.read import ImageError
-from fgvr.models.base import MODEL_FILE, ImageClassifier, ModelFolderError, Outputs, read_model_file
+from fgvr.metadata.stored import columns_of
+from fgvr.models.base import MODEL_FILE, ImageClassifier, ModelFolderError, Outputs, Texts, read_model_file
 from fgvr.prefetch import read_ahead
 from fgvr.schemas import Failure
 from fgvr.storage import fetch_folder
@@ -107,22 +108,26 @@ class InferWorker:
         self.costs = costs_of(settings.costs, self.classifier.labels)
 
     def process(self, rows: pa.Table) -> pa.Table:
-        """Predictions for rows with `image_id` and `uri`; images that cannot be read become rows with `error`."""
+        """Predictions for rows with `image_id` and `uri`; images that cannot be read become rows with `error`.
+
+        Where the model sees columns, they are read from `metadata`; what an image lacks counts as missing.
+        """
         ids, uris = rows["image_id"].to_pylist(), rows["uri"].to_pylist()
         size = self.settings.batch_images
+        texts = columns_of(rows, self.classifier.columns)
         predicted: list[Row] = []
         waiting: list[tuple[int, torch.Tensor]] = []
         images = read_ahead(self._prepared, uris, threads=self.settings.threads, ahead=2 * size)
-        for image_id, image in zip(ids, images, strict=True):
+        for place, (image_id, image) in enumerate(zip(ids, images, strict=True)):
             if isinstance(image, Failure):
                 predicted.append({"image_id": image_id, "error": image.as_row()})
                 continue
-            waiting.append((image_id, image))
+            waiting.append((place, image))
             if len(waiting) == size:
-                predicted += self._predict(waiting)
+                predicted += self._predict(waiting, ids, texts)
                 waiting = []
         if waiting:
-            predicted += self._predict(waiting)
+            predicted += self._predict(waiting, ids, texts)
         return pa.Table.from_pylist(predicted, schema=schemas.PREDICTIONS)
 
     def _prepared(self, uri: str) -> torch.Tensor | Failure:
@@ -131,12 +136,15 @@ class InferWorker:
         except ImageError as error:
             return error.failure
 
-    def _predict(self, images: Sequence[tuple[int, torch.Tensor]]) -> list[Row]:
+    def _predict(self, images: Sequence[tuple[int, torch.Tensor]], ids: Sequence[int], texts: Texts) -> list[Row]:
         import torch
 
-        outputs = self.classifier.predict(torch.stack([image for _, image in images]))
-        ids = [image_id for image_id, _ in images]
-        return prediction_rows(ids, outputs, self.classifier.labels, self.settings.abstain_below, self.costs)
+        places = [place for place, _ in images]
+        mine = {name: column.take(pa.array(places)) for name, column in texts.items()}
+        prepared = torch.stack([image for _, image in images])
+        outputs = self.classifier.predict_with(prepared, mine) if mine else self.classifier.predict(prepared)
+        named = [ids[place] for place in places]
+        return prediction_rows(named, outputs, self.classifier.labels, self.settings.abstain_below, self.costs)
 
 
 def costs_of(file: CostFile | None, labels: Sequence[str]) -> Costs | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from fgvr.arrays import NONE, Floats, Ids
 from fgvr.candidates.sets import CandidateSets
+from fgvr.heads.beside import Beside, joined
 from fgvr.heads.calibration import HELD_OUT, fit_temperature, held_out_folds
 from fgvr.heads.networks import SCALE
 from fgvr.heads.prototypes import left_out_cosines, prototypes
@@ -31,12 +33,14 @@ class Learned:
         metrics: temperature, and the share of held-out images whose own label it says (`held_out_agreement`).
         remarks: what a reader of the results must know.
         history: the loss of every step of the first member.
+        extra: further metadata of the table.
     """
 
     classes: VectorClasses
     metrics: dict[str, float]
     remarks: list[str] = field(default_factory=list)
     history: list[float] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def learn_prototypes(
@@ -91,6 +95,7 @@ def learn_heads(
     members: int = 1,
     seed: int = 0,
     start: tuple[Floats, float] | None = None,
+    beside: Beside | None = None,
     threads: int = 1,
 ) -> Learned:
     """Heads over the names that are some image's candidate.
@@ -105,6 +110,7 @@ def learn_heads(
         members: number of heads, trained with the seeds `seed`, `seed` + 1 …
         seed: also of the images held out.
         start: directions of all names, float32 [V, d], and the factor of their cosines.
+        beside: metadata of the images, which the heads see, too.
         threads: number of cores that may be used.
 
     Raises:
@@ -119,7 +125,9 @@ def learn_heads(
     columns = np.full(len(names) + 1, NONE, np.int32)  # the last one is that of `NONE`
     columns[given] = np.arange(len(given))
     mine = CandidateSets(columns[sets.label_ids[there]], sets.weights[there])
-    examples, own = HeadExamples(seen[there], mine, len(given)), columns[labels[there]].astype(np.int64)
+    inputs_of = seen[there] if beside is None else joined(seen[there], beside.features[there])
+    hiding = None if beside is None else beside.hiding(seen.shape[1])
+    examples, own = HeadExamples(inputs_of, mine, len(given), hiding), columns[labels[there]].astype(np.int64)
     begins = None
     if start is not None:
         begins, recipe = start[0][given], replace(recipe, scale=start[1])
@@ -150,5 +158,6 @@ def learn_heads(
         temperature,
         hidden=recipe.hidden,
         scale=recipe.scale,
+        metadata=None if beside is None else beside.fitted,
     )
     return Learned(classes, {"temperature": temperature, "held_out_agreement": agreement}, history=networks[0][1])

@@ -24,6 +24,7 @@ from fgvr.config.data import ImageLimits
 from fgvr.errors import UserError
 from fgvr.forward_pass import in_passes
 from fgvr.images.read import decode_pixels
+from fgvr.metadata.fitted import MetadataFormatError
 from fgvr.mllm.choices import ChoiceQuestion
 from fgvr.models.base import (
     MODEL_FILE,
@@ -31,9 +32,12 @@ from fgvr.models.base import (
     ModelFolderError,
     Outputs,
     PreparedClassifier,
+    Texts,
     read_file_of_kind,
     write_model_file,
 )
+from fgvr.models.fused import FusedStudent, StudentMetadata
+from fgvr.models.sentences import sentences_for
 from fgvr.precision import Precision, autocast, of_model
 
 # Preprocessing of photos: the same few steps in training, validation and inference.
@@ -140,6 +144,7 @@ class StudentSpec:
         precision: precision of its activations in training and validation, also used in inference; None: not known.
         choices: the multiple-choice questions whose answers about its class it learned; their K options have the last
             outputs, which only training uses.
+        metadata: what it learned from columns beside the photo; None: it sees photos alone.
     """
 
     backbone: str
@@ -149,6 +154,7 @@ class StudentSpec:
     backbone_args: dict[str, Any] = field(default_factory=dict)
     precision: Precision | None = None
     choices: tuple[ChoiceQuestion, ...] = ()
+    metadata: StudentMetadata | None = None
 
     @property
     def outputs(self) -> int:
@@ -230,6 +236,8 @@ def build_student(spec: StudentSpec) -> nn.Module:
         ) from error
     if shape != (1, outputs):
         raise StudentError(f"makd.backbone {spec.backbone!r} gives outputs {shape} where (1, {outputs}) are needed")
+    if spec.metadata is not None:
+        model = FusedStudent(model, outputs, spec.metadata).eval()
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -261,6 +269,7 @@ def save_student(folder: Path, spec: StudentSpec, weights: dict[str, torch.Tenso
         "questions": spec.questions,
         "choices": [each.texts for each in spec.choices],
         "precision": spec.precision,
+        **({} if spec.metadata is None else {"metadata": spec.metadata.to_json()}),
         "versions": {"fgvr": fgvr.__version__, "timm": timm.__version__, "torch": version("torch")},
         "facts": facts,
     }
@@ -282,8 +291,9 @@ def load_student(folder: Path, device: str | torch.device = "cpu") -> tuple[Stud
             preprocess=Preprocess(**{**sizes, "mean": tuple(sizes["mean"]), "std": tuple(sizes["std"])}),
             precision=precision,
             choices=tuple(map(ChoiceQuestion.of, content.get("choices", ()))),  # earlier versions had none
+            metadata=StudentMetadata.of_json(content["metadata"]) if "metadata" in content else None,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, MetadataFormatError) as error:
         raise ModelFolderError(f"{folder / MODEL_FILE} is damaged: {error!r}") from None
     model = build_student(spec)
     try:
@@ -312,6 +322,7 @@ class StudentClassifier(PreparedClassifier):
         self.precision = of_model(spec.precision, self.device, begun)
         self.labels = list(spec.labels)
         self.questions = list(spec.questions)
+        self.columns = () if spec.metadata is None else spec.metadata.fitted.sources
 
     @classmethod
     def load(
@@ -337,15 +348,27 @@ class StudentClassifier(PreparedClassifier):
 
     @torch.inference_mode()
     def predict(self, prepared: torch.Tensor) -> Outputs:
-        """Probabilities for uint8 [N, S, S, 3]."""
-        classes, aspects = self.spec.split(in_passes(self._forward, prepared, self.device))
+        """Probabilities for uint8 [N, S, S, 3]; where the student has columns, as if all were missing."""
+        return self._said(in_passes(self._forward, prepared, self.device))
+
+    @torch.inference_mode()
+    def predict_with(self, prepared: torch.Tensor, texts: Texts) -> Outputs:
+        """See ImageClassifier."""
+        if self.spec.metadata is None or not texts:
+            return self.predict(prepared)
+        fitted = self.spec.metadata.fitted
+        features = torch.from_numpy(fitted.encode(texts, sentences_for(fitted, texts)))
+        return self._said(in_passes(self._forward, prepared, self.device, features.to(self.device)))
+
+    def _said(self, outputs: Tensor) -> Outputs:
+        classes, aspects = self.spec.split(outputs)
         return Outputs(
             scores=classes.softmax(dim=1).cpu().numpy(),
             p_yes=aspects.sigmoid().cpu().numpy() if self.questions else None,
         )
 
-    def _forward(self, prepared: Tensor) -> Tensor:
+    def _forward(self, prepared: Tensor, features: Tensor | None = None) -> Tensor:
         inputs = self.spec.preprocess.normalise(prepared.to(self.device, non_blocking=True))
         with autocast(self.device, self.precision):
-            outputs: Tensor = self.model(inputs)
+            outputs: Tensor = self.model(inputs) if features is None else self.model(inputs, features)
         return outputs.float()

@@ -77,6 +77,8 @@ class StudentTrainer(PhotoTrainer):
 
     views = 1
     """Random crops of each image per step, for terms that compare them."""
+    ways = 1
+    """Number of outputs per image that `measured` gives."""
 
     def __init__(self, job: StudentJob, reporter: Reporter) -> None:
         """Open images, teacher and student; raises as `train_student`."""
@@ -93,8 +95,8 @@ class StudentTrainer(PhotoTrainer):
         self.student = self.built()
         if job.start is not None and resumed is None:
             # Without a classifier, as a rule: that keeps its random weights.
-            self.student.load_state_dict(load_file(storage.fetch_file(job.start)), strict=False)
-        self.optimiser = optimiser_of(self.student, self.settings)
+            self.pretrained().load_state_dict(load_file(storage.fetch_file(job.start)), strict=False)
+        self.optimiser = self.new_optimiser()
         half_life = self.half_life()
         self.average = None if half_life is None else MovingAverage(self.student, half_life)
         self.spec = replace(job.spec, precision=self.precision)
@@ -112,6 +114,14 @@ class StudentTrainer(PhotoTrainer):
         if self.precision == "bf16" and self.device.type == "cpu":
             train_in_bf16_on_cpu(student, self.job.spec.preprocess.input_size)
         return student
+
+    def pretrained(self) -> nn.Module:
+        """The part of the student that starts from pretrained weights."""
+        return self.student
+
+    def new_optimiser(self) -> torch.optim.Optimizer:
+        """The optimiser of all weights."""
+        return optimiser_of(self.student, self.settings)
 
     def _wrapped(self, epoch: int) -> nn.Module:
         """The student as it is called in an epoch: with the backbone frozen or not, for several workers, compiled."""
@@ -230,18 +240,25 @@ class StudentTrainer(PhotoTrainer):
         if not len(self.data.held_out):
             return
         self.student.eval()
-        counts = torch.zeros(2, dtype=torch.float64, device=self.device)
+        counts = torch.zeros(1 + self.ways, dtype=torch.float64, device=self.device)
         for batch in self.data.loader.validation(self.data.held_out, 4 * self.settings.batch_size):
             self.lost_here |= batch.failures
             if not len(batch.positions):  # fewer images than workers in the last batch
                 continue
             classes, _ = self._targets(batch)
             pixels = batch.pixels.to(self.device, non_blocking=True)
-            outputs = in_passes(partial(self._forward, self.student), pixels, self.device)
-            right = self.job.spec.predicted(outputs) == classes
-            counts += torch.stack([right.sum(), (classes != UNKNOWN_CLASS).sum()])
-        right_count, count = sum_over_workers(counts, self.reporter.world_size).tolist()
-        self.validation_top1 = float(right_count / max(count, 1))
+            right = [(self.job.spec.predicted(outputs) == classes).sum() for outputs in self.measured(batch, pixels)]
+            counts += torch.stack([(classes != UNKNOWN_CLASS).sum(), *right])
+        count, *rights = sum_over_workers(counts, self.reporter.world_size).tolist()
+        self.validated([right_count / max(count, 1) for right_count in rights])
+
+    def measured(self, batch: Batch, pixels: Tensor) -> Sequence[Tensor]:
+        """Outputs [n, C + Q + K] for images that are held out, in each way in which the student is measured."""
+        return [in_passes(partial(self._forward, self.student), pixels, self.device)]
+
+    def validated(self, shares: Sequence[float]) -> None:
+        """Take in the shares of held-out images whose class is predicted correctly, in the order of `measured`."""
+        self.validation_top1 = float(shares[0])
 
     def measures(self, pace: Pace) -> dict[str, float]:
         """See Trainer; accuracy on held-out images after the epoch, if some are held out."""

@@ -43,6 +43,8 @@ class StudentJob:
             classes without one; None where the student has no choice questions.
         pictures: URI of the folder of generated pictures that stand in for photos (`fgvr.training.swaps`); None: there
             are none.
+        metadata: URI of an array float16 [N, dim], the features of each image (`fgvr.metadata.fitted`); None where the
+            student sees photos alone.
     """
 
     examples: str
@@ -56,6 +58,7 @@ class StudentJob:
     start: str | None = None
     signatures: str | None = None
     pictures: str | None = None
+    metadata: str | None = None
 
 
 def open_student_data(
@@ -163,8 +166,15 @@ def bounded_by_steps(settings: Makd, images: int) -> Makd:
     if most >= settings.epochs:
         return settings
     share = most / settings.epochs
+    metadata = settings.metadata
+    before = min(most - 1, round(metadata.pretrain_epochs * share))
     return settings.model_copy(
         update={
+            **(
+                {"metadata": metadata.model_copy(update={"pretrain_epochs": before})}
+                if metadata.pretrain_epochs
+                else {}
+            ),
             "epochs": most,
             "milestones": tuple(round(milestone * share) for milestone in settings.milestones),
             "warmup_epochs": round(settings.warmup_epochs * share),

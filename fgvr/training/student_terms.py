@@ -60,6 +60,7 @@ class StudentStep:
         share: share of the images themselves in the mixed ones; their partners have the rest.
         pseudo: further images, which stand without targets; None in plain training.
         choice_logits: per view, float32 [n, K]: the options of the choice questions.
+        projected: photos, metadata and texts in one space, each [n, 256] (`fgvr.training.fused`); mostly none.
     """
 
     epoch: int
@@ -73,6 +74,7 @@ class StudentStep:
     share: float = 1.0
     pseudo: PseudoStep | None = None
     choice_logits: tuple[Tensor, ...] = ()
+    projected: tuple[Tensor, ...] = ()
 
 
 class MixedTerm:

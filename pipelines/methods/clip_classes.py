@@ -61,11 +61,14 @@ class ClassesStage(ComparedStage):
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """All images at once: their vectors are there."""
-        from fgvr.models.from_features import predictions_from_features
+        from fgvr.models.from_features import predictions_from_features, texts_of
 
         config = run.config
         ids, decide = compared_images(run).predicted, (config.infer.abstain_below, costs_at(config))
-        return folder.write_table(predictions_from_features(run.table("embeddings"), ids, self.classes(run), *decide))
+        classes = self.classes(run)
+        texts = texts_of(classes, run.table("samples"), ids)
+        rows = predictions_from_features(run.table("embeddings"), ids, classes, *decide, texts=texts)
+        return folder.write_table(rows)
 
 
 class ZeroShot(ClassesStage):

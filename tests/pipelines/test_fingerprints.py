@@ -318,6 +318,26 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("makd.semi.mixup", False, STUDENTS),
         ("makd.randaugment_magnitude", 5, STUDENTS),  # of the strong views
     ],
+    ("beside", ("base", "makd", "heads")): [
+        ("makd.metadata.columns", {}, STUDENTS),
+        ("makd.metadata.vocabulary", 3, STUDENTS),
+        ("makd.metadata.buckets", 3, STUDENTS),
+        ("makd.metadata.dimensions", 3, STUDENTS),
+        ("makd.metadata.dropout", 0.1, STUDENTS),
+        ("makd.metadata.dropout_all", 0.1, STUDENTS),
+        ("makd.metadata.pretrain_epochs", 1, STUDENTS),
+        ("makd.metadata.temperature", 0.1, STUDENTS),
+        ("makd.metadata.encoder_lr", 0.1, STUDENTS),
+        ("makd.metadata.sentence_model", "{sentences}", STUDENTS),
+        ("heads.metadata.columns", {}, {"heads"}),
+        ("heads.metadata.vocabulary", 3, {"heads"}),
+        ("heads.metadata.buckets", 3, {"heads"}),
+        ("heads.metadata.dropout", 0.1, {"heads"}),
+        ("heads.metadata.dropout_all", 0.1, {"heads"}),
+        ("heads.metadata.sentence_model", "{sentences}", {"heads"}),
+        ("makd.metadata.leaks", "stop", set()),
+        ("heads.metadata.leaks", "stop", set()),
+    ],
     ("duplicates", LABELS): [
         ("label.duplicate_similarity", 0.5, {"duplicates"}),
         ("label.images.max_images", 3, {"duplicates"}),
@@ -801,6 +821,10 @@ def setup(name: str, place: Path) -> dict[str, Any]:
             }
         },
         "semi": {"makd": {"trainer": "semi", "distillation": {"kind": "none"}}},
+        "beside": {
+            "makd": {"metadata": {"columns": {"title": "text"}}, "distillation": {"kind": "none"}},
+            "heads": {"metadata": {"columns": {"title": "text"}}},
+        },
         "duplicates": {"label": {"duplicate_similarity": 0.9}},
         "chosen": {"label": {"images": {"select": "medoids", "max_images": 4}}},
         "searched": {"neighbours": {"method": "ivf"}},
