@@ -1,0 +1,1 @@
+"""What people decide about photos and names: the log, what follows from it, the audit, and the page that writes it."""
