@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -174,7 +175,7 @@ def _joined(decided: Floats, hits: Floats, sizes: Floats) -> tuple[Floats, Float
         held += number
         if held >= 2:
             group, held = group + 1, 0.0
-    if held and held < 2 or (group and groups[-1] == group):
+    if 0 < held < 2 or (group and groups[-1] == group):
         groups[groups == group] = max(0, group - 1)
     parts = [np.bincount(groups, weights=values) for values in (decided, hits, sizes)]
     return parts[0], parts[1], parts[2]
@@ -220,7 +221,7 @@ def judge(sample: AuditSample, right: Mapping[str, bool | None]) -> Audit:
 
 def _thirds(rows: Sequence[tuple[Drawn, bool]]) -> list[Sequence[tuple[Drawn, bool]]]:
     cuts = [round(len(rows) * part / 3) for part in range(4)]
-    return [rows[first:last] for first, last in zip(cuts, cuts[1:], strict=False)]
+    return [rows[first:last] for first, last in pairwise(cuts)]
 
 
 def compare(sample: AuditSample, truth: Mapping[str, str]) -> Outcome:

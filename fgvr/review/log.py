@@ -1,9 +1,9 @@
 """The log of decisions in a run folder: appended to by any number of people, never edited.
 
-On a disk it is `review/decisions.jsonl`: a writer holds the file's lock, appends whole lines and waits until they are on
-the disk. In an object store, which cannot append, each batch is an object of its own below `review/decisions/`, named
-after its time. A line that a crash cut off stays where it is: the next writer begins a new line after it, and readers
-hand it out as damaged beside all others.
+On a disk it is `review/decisions.jsonl`: a writer holds the file's lock, appends whole lines and waits until they are
+on the disk. In an object store, which cannot append, each batch is an object of its own below `review/decisions/`,
+named after its time. A line that a crash cut off stays where it is: the next writer begins a new line after it, and
+readers hand it out as damaged beside all others.
 """
 
 from __future__ import annotations

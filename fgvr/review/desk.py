@@ -1,0 +1,212 @@
+"""One person's desk: reads the catalogue through all decisions, writes new ones, keeps the audit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from fgvr.errors import UserError
+from fgvr.review.audit import Audit, draw, judge, photos_needed
+from fgvr.review.audit_file import AuditSample, Drawn, held_out, read_sample
+from fgvr.review.catalogue import PAGE, Catalogue
+from fgvr.review.decisions import OF_NAMES, Decision, Decisions, Kind, fold
+from fgvr.review.log import DecisionLog
+
+LIKELY_WRONG: Final = "likely_wrong"
+MOST_USEFUL: Final = "most_useful"
+AUDIT: Final = "audit"
+QUEUES: Final = (LIKELY_WRONG, MOST_USEFUL, AUDIT)
+
+
+class NotPossible(UserError):
+    """A decision that cannot hold; the message says why."""
+
+
+class Gone(NotPossible):
+    """A decision about a photo that the run does not have."""
+
+
+class Desk:
+    """What the page's server calls; safe in threads.
+
+    Attributes:
+        catalogue: the run's names and photos.
+        who: the person whose decisions these are.
+    """
+
+    def __init__(self, run_folder: str, catalogue: Catalogue, who: str) -> None:
+        self.catalogue, self.who = catalogue, who
+        self._log = DecisionLog(run_folder)
+        self._lock = threading.Lock()
+        self._known: tuple[int, int, Decisions] | None = None
+
+    @property
+    def decisions(self) -> Decisions:
+        """What holds now, decisions of other people included."""
+        with self._lock:
+            return self._now()[1]
+
+    @property
+    def version(self) -> int:
+        """Grows with every decision of anybody."""
+        with self._lock:
+            return len(self._now()[0])
+
+    def _now(self) -> tuple[list[Decision], Decisions]:
+        listed, damaged = self._log.read()
+        if self._known is None or self._known[:2] != (len(listed), len(damaged)):
+            self._known = (len(listed), len(damaged), fold(listed, held_out(self._log.place), damaged))
+        return listed, self._known[2]
+
+    def decide(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Write one decision; returns its id and a sentence.
+
+        Args:
+            asked: kind, image_id, before, after, queue, note; image_ids for a split.
+
+        Raises:
+            Gone: the photo is not in the run.
+            NotPossible: a circle, or a name that no photo has.
+            BadDecision: it says too little.
+        """
+        kind = Kind(asked["kind"])
+        text = {name: str(asked.get(name) or "").strip() for name in ("after", "queue", "note")}
+        made = Decision(
+            kind,
+            self.who,
+            image_id=-1 if kind in OF_NAMES or kind is Kind.SPLIT else int(asked["image_id"]),
+            uri="" if kind in OF_NAMES or kind is Kind.SPLIT else self._uri(asked["image_id"]),
+            before=str(asked.get("before") or ""),
+            uris=tuple(self._uri(each) for each in asked["image_ids"]) if kind is Kind.SPLIT else (),
+            **text,
+        )
+        with self._lock:
+            listed, now = self._now()
+            said = ""
+            if made.kind in OF_NAMES:
+                made, said = self._about_names(made, now)
+                refused = fold([*listed, made]).refused
+                if refused and refused[-1].decision.id == made.id:
+                    raise NotPossible(refused[-1].why)
+            self._log.append([made])
+            return {"id": made.id, "said": said or f"{made.kind.replace('_', ' ')}: {made.after or made.before}"}
+
+    def _about_names(self, made: Decision, now: Decisions) -> tuple[Decision, str]:
+        """A rename onto an existing name is a merge; only names that photos have can be changed."""
+        if not self.catalogue.is_name(now, made.before):
+            raise NotPossible(f"no photo is called {made.before!r} (any more)")
+        exists = self.catalogue.is_name(now, made.after)
+        if made.kind is Kind.MERGE and not exists:
+            raise NotPossible(f"no photo is called {made.after!r}: rename instead")
+        if made.kind is Kind.RENAME and exists:
+            note = f"{made.after} was a name already: the two are one now"
+            return replace(made, kind=Kind.MERGE, note=note), note
+        return made, ""
+
+    def undo(self) -> dict[str, Any]:
+        """Take back this person's last decision that still holds; raises NotPossible where there is none."""
+        with self._lock:
+            listed, _ = self._now()
+            taken = {each.undoes for each in listed if each.kind is Kind.UNDO}
+            own = (each for each in reversed(listed) if each.who == self.who and each.kind is not Kind.UNDO)
+            last = next((each for each in own if each.id not in taken), None)
+            if last is None:
+                raise NotPossible(f"there is no decision of {self.who} to undo")
+            self._log.append([Decision(Kind.UNDO, self.who, undoes=last.id)])
+        said = f"undone: {last.kind.replace('_', ' ')} {last.after or last.before}".strip()
+        return {"id": last.id, "said": said, "image_id": last.image_id}
+
+    def photos(self, name: str | None, queue: str | None, start: int) -> dict[str, Any]:
+        """A page of a name's photos or of a queue, with decisions. In an audit nobody sees what others said."""
+        now = self.decisions
+        if queue == AUDIT:
+            sample = self._sample()
+            ids = np.array([photo.image_id for photo in sample.photos] if sample else [], np.int64)
+            total, ids = len(ids), ids[start : start + PAGE]
+        elif queue is not None:
+            ids = self.catalogue.queue(queue)
+            total, ids = len(ids), ids[start : start + PAGE]
+        else:
+            ids, total = self.catalogue.of_name(now, name or "", start)
+        rows = []
+        for photo in self.catalogue.photos(now, ids):
+            facts = dict(vars(photo))
+            if queue == AUDIT:
+                facts |= {"said": {}, "candidates": [], "neighbours": [], "score": None, "why": ""}
+            found = now.photos.get(photo.uri)
+            facts["decision"] = None if found is None else vars(found)
+            rows.append(facts)
+        return {"photos": rows, "total": total, "start": start, "page": PAGE}
+
+    def draw_audit(self, half_width: float, seed: int = 0) -> dict[str, Any]:
+        """Draw and store the audit's sample, unless there is one; returns `audit`."""
+        index = self.catalogue.index
+        size = photos_needed(half_width, len(index.ids))
+        codes = np.repeat(np.arange(len(index.names), dtype=np.int32), np.diff(index.starts))
+        positions, strata, sizes = draw(codes, index.scores.astype(np.float64), size, seed)
+        uris = self.catalogue.tables["samples"].take(index.ids[positions], ["uri"])["uri"].to_pylist()
+        photos = tuple(
+            Drawn(int(index.ids[at]), uri, int(stratum), index.names[codes[at]], float(np.nan_to_num(score, nan=-1)))
+            for at, uri, stratum, score in zip(positions, uris, strata, index.scores[positions], strict=True)
+        )
+        AuditSample(seed, tuple(sizes.tolist()), photos, wanted=half_width).store(self._log.place)
+        with self._lock:
+            self._known = None  # what is held out has changed
+        return self.audit()
+
+    def audit(self) -> dict[str, Any]:
+        """What the audit says so far, for the page."""
+        sample = self._sample()
+        everything = len(self.catalogue.index.ids)
+        if sample is None:
+            widths = (0.03, 0.05, 0.1)
+            return {"drawn": 0, "needed": {f"{width:g}": photos_needed(width, everything) for width in widths}}
+        found = judged(sample, self.decisions)
+        return {
+            "drawn": found.drawn,
+            "wanted": sample.wanted,
+            "cannot_tell": found.cannot_tell,
+            "worst": found.worst,
+            "best": found.best,
+            "whole": _plain(found.whole),
+            "by_name": {name: _plain(share) for name, share in found.by_name.items()},
+            "by_score": [[low, high, _plain(share)] for low, high, share in found.by_score],
+        }
+
+    def _sample(self) -> AuditSample | None:
+        try:
+            return read_sample(self._log.place)
+        except FileNotFoundError:
+            return None
+
+    def _uri(self, image_id: Any) -> str:
+        try:
+            return self.catalogue.uri(int(image_id))
+        except (IndexError, OverflowError, TypeError):
+            raise Gone(f"this run has no photo {str(image_id)[:20]}: it may have been listed anew") from None
+
+
+def judged(sample: AuditSample, now: Decisions) -> Audit:
+    """The audit of a sample by decisions: a name is right if it is called what the photo shows."""
+    right: dict[str, bool | None] = {}
+    for photo in sample.photos:
+        found = now.photos.get(photo.uri)
+        if found is None or not found.certain:
+            continue
+        called = now.called(photo.name)
+        if found.kind is Kind.CANNOT_TELL:
+            right[photo.uri] = None
+        elif found.kind is Kind.WRONG:
+            # Wrong for the name that it had then; of another name of the run nothing was said.
+            right[photo.uri] = False if found.not_name == called else None
+        else:
+            right[photo.uri] = called is not None and found.name == called
+    return judge(sample, right)
+
+
+def _plain(share: Any) -> dict[str, Any]:
+    return {name: None if value != value else value for name, value in vars(share).items()}  # noqa: PLR0124  NaN

@@ -1,0 +1,301 @@
+"""The review page in a real browser: Debian's chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+import uvicorn
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from fgvr import schemas
+from fgvr.config.data import ImageLimits
+from fgvr.review.catalogue import Catalogue
+from fgvr.review.desk import Desk
+from fgvr.review.log import DecisionLog, effective_decisions
+from fgvr.review.server import COOKIE, Doors, application
+from fgvr.review.thumbnails import Thumbnails
+from fgvr.tables import Table, write_part
+
+CHROMIUM = shutil.which("chromium")
+HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
+NAMES = ["Blue Finch", "Red Finch", "Red finch (male)", HOSTILE]
+PER_NAME = 20
+
+pytestmark = pytest.mark.slow
+
+
+def table(folder: Path, name: str, rows: pa.Table) -> Table:
+    uri = str(folder / "tables" / name / "f")
+    write_part(uri, 0, rows)
+    made = Table(uri, name, str(folder).replace("/", "_"), rows.num_rows, 0, 1, max(1, rows.num_rows), 0.0)
+    made.commit()
+    return made
+
+
+def tables(folder: Path) -> dict[str, Table]:
+    """80 photos with four names, one of which is hostile, as are the photos' own file names."""
+    (folder / "photos").mkdir(parents=True)
+    uris = []
+    for number in range(len(NAMES) * PER_NAME):
+        file = folder / "photos" / f"{number:03d}<b onclick=1>&'.jpg"
+        Image.new("RGB", (60, 40), (number * 3, 90, 200 - number * 2)).save(file)
+        uris.append(str(file))
+    Path(uris[3]).unlink()
+    count = len(uris)
+    samples = {"image_id": range(count), "uri": uris, "split": ["train"] * count}
+    labels = [NAMES[number // PER_NAME] for number in range(count)]
+    scores = np.linspace(0.3, 0.9, count).astype(np.float32)
+    predicted = {
+        "image_id": range(count),
+        "label": labels,
+        "label_id": [number // PER_NAME for number in range(count)],
+        "score": scores,
+        "top_labels": [[label] for label in labels],
+        "top_scores": [[float(score)] for score in scores],
+        "abstained": [False] * count,
+    }
+    return {
+        "samples": table(folder, "samples", pa.Table.from_pylist(_rows(samples), schema=schemas.SAMPLES)),
+        "predictions": table(folder, "predictions", pa.Table.from_pylist(_rows(predicted), schema=schemas.PREDICTIONS)),
+    }
+
+
+def _rows(columns: dict[str, object]) -> list[dict[str, object]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]  # type: ignore[call-overload]
+
+
+@dataclass
+class Served:
+    folder: Path
+    doors: Doors
+    links: list[str] = field(default_factory=list)
+
+    @property
+    def home(self) -> str:
+        return f"http://127.0.0.1:{self.doors.port}"
+
+    def enter(self) -> httpx.Client:
+        """A client with a cookie, which writes as the page does."""
+        client = httpx.Client(base_url=self.home, headers={"Origin": self.home, "X-FGVR-Review": "1"})
+        assert client.get(self.doors.link).status_code == 303
+        return client
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    import socket
+
+    monkeypatch.setenv("FGVR_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "run"
+    catalogue = Catalogue(tables(folder))
+    door = socket.create_server(("127.0.0.1", 0))
+    links: list[str] = []
+    doors = Doors(door.getsockname()[1], links.append)
+    app = application(Desk(str(folder), catalogue, "ann"), Thumbnails(ImageLimits()), doors, "run")
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield Served(folder, doors, links)
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM, "chromium is missing: apt-get install chromium (make test does it where it may)"
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def opened(browser: Browser, served: Served) -> Page:
+    page = browser.new_page()
+    page.set_default_timeout(15_000)
+    page.goto(served.doors.link)
+    expect(page.locator("#name-rows tr").first).to_be_visible()
+    return page
+
+
+def key(page: Page, letter: str, said: str) -> None:
+    page.keyboard.press(letter)
+    expect(page.locator("#live")).to_contain_text(said)
+
+
+def test_photos_are_decided_by_keys_alone(browser: Browser, served: Served) -> None:
+    page = opened(browser, served)
+    assert "token" not in page.url
+    page.keyboard.press("/")
+    page.keyboard.type("blue")
+    expect(page.locator("#name-rows tr")).to_have_count(1)
+    page.keyboard.press("Tab")  # sort
+    page.keyboard.press("Tab")  # the name
+    page.keyboard.press("Enter")
+    expect(page.locator("#photos-title")).to_have_text("Blue Finch")
+    key(page, "r", "Saved: right: Blue Finch")
+    expect(page.locator("#strip button[aria-current=true]")).to_have_attribute("aria-label", "Photo 2")
+    key(page, "w", "Saved: wrong: Blue Finch")
+    expect(page.locator("#strip button[aria-current=true]")).to_have_attribute("aria-label", "Photo 3")
+    page.keyboard.press("o")
+    page.keyboard.type("Red Fi")
+    expect(page.locator("#like option")).to_have_count(2)
+    page.keyboard.type("nch")
+    page.keyboard.press("Enter")
+    expect(page.locator("#live")).to_contain_text("name: Red Finch")
+    expect(page.locator("#strip button[aria-current=true]")).to_have_attribute("aria-label", "Photo 4")
+    expect(page.locator("#photo")).to_have_attribute("alt", "This photo cannot be read.")
+    key(page, "c", "Saved: cannot tell")
+    key(page, "u", "Saved: undone: cannot tell")
+    found = effective_decisions(served.folder)
+    said = {each.image_id: (each.kind.value, each.name, each.who) for each in found.photos.values()}
+    assert said == {0: ("right", "Blue Finch", "ann"), 1: ("wrong", None, "ann"), 2: ("name", "Red Finch", "ann")}
+    page.close()
+
+
+def test_names_are_renamed_merged_and_back(browser: Browser, served: Served) -> None:
+    page = opened(browser, served)
+
+    def change(button: str, name: str | None, said: str) -> None:
+        page.get_by_role("button", name=button, exact=True).click()
+        if name is not None:
+            page.locator("#ask-name").fill(name)
+            page.get_by_role("button", name="Save").click()
+        expect(page.locator("#live")).to_contain_text(said)
+
+    change("Rename… Blue Finch", "Azure Finch", "Azure Finch")
+    expect(page.locator("#name-rows")).to_contain_text("in the run: Blue Finch")
+    change("Rename… Red finch (male)", "Red Finch", "was a name already")
+    expect(page.locator("#name-rows tr", has_text="in the run: Red finch (male)")).to_contain_text("40")
+    change("Merge into… Red Finch", "Green Finch", "no photo is called 'Green Finch'")
+    change("Merge into… Red Finch", "Azure Finch", "merge: Azure Finch")
+    expect(page.locator("#name-rows tr")).to_have_count(2)
+    page.locator("body").click(position={"x": 5, "y": 5})
+    key(page, "u", "undone: merge Azure Finch")
+    expect(page.locator("#name-rows tr")).to_have_count(3)
+    assert effective_decisions(served.folder).aliases == {"Blue Finch": "Azure Finch", "Red finch (male)": "Red Finch"}
+    page.close()
+
+
+def test_hostile_names_and_files_are_text(browser: Browser, served: Served) -> None:
+    page = opened(browser, served)
+    page.get_by_role("button", name=HOSTILE, exact=True).click()
+    expect(page.locator("#photos-title")).to_have_text(HOSTILE)
+    expect(page.locator("#place")).to_contain_text("<b onclick=1>&'.jpg")
+    key(page, "r", "Saved: right: <img")
+    assert page.title() == "fgvr review"
+    assert page.locator("[onerror], [onclick], main script").count() == 0
+    page.close()
+
+
+def test_a_second_window_sees_what_the_first_decides(browser: Browser, served: Served) -> None:
+    first, second = opened(browser, served), opened(browser, served)  # each came by a link of its own
+    second.get_by_role("button", name="Likely wrong").click()
+    first.get_by_role("button", name="Likely wrong").click()
+    expect(first.locator("#strip button")).to_have_count(60)
+    key(first, "r", "Saved: right")
+    expect(second.locator("#decision")).to_contain_text("decided: right, by ann")
+    first.close()
+    second.close()
+
+
+def test_an_audit_is_drawn_before_it_is_looked_at(browser: Browser, served: Served) -> None:
+    page = opened(browser, served)
+    page.get_by_role("button", name="Audit").click()
+    page.get_by_role("button", name="± 10 points").click()
+    expect(page.locator("#audit-said")).to_contain_text("Nothing is decided yet")
+    stored = json.loads((served.folder / "review" / "audit.json").read_text())
+    assert page.locator("#said dt").count() == 0  # nobody is led by what models said
+    key(page, "r", "Saved: right")
+    expect(page.locator("#audit-said")).to_contain_text("100.0% right")
+    key(page, "w", "Saved: wrong")
+    expect(page.locator("#audit-said")).to_contain_text("from 2 photos")
+    assert stored == json.loads((served.folder / "review" / "audit.json").read_text())
+    assert effective_decisions(served.folder).for_training == {}
+    page.close()
+
+
+def test_a_browser_without_scripts_is_told(browser: Browser, served: Served) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(served.doors.link)
+    expect(page.locator("noscript")).to_contain_text("needs JavaScript")
+    context.close()
+
+
+def test_nobody_comes_in_without_a_fresh_link(served: Served) -> None:
+    paths = ("/", "/page.js", "/api/run", "/api/names", "/thumb/0", "/?token=", "/?token=wrong", "/nothing")
+    assert {httpx.get(served.home + path).status_code for path in paths} == {403}
+    leaked = served.doors.link
+    served.enter()
+    assert httpx.get(leaked).status_code == 403  # it was used already
+    assert served.links == [served.doors.link]  # and a new one was printed
+    wrong = httpx.get(served.home, cookies={COOKIE: "wrong"})
+    assert (wrong.status_code, "printed" in wrong.text) == (403, True)
+
+
+def test_other_sites_can_neither_write_nor_read(served: Served) -> None:
+    client = served.enter()
+    right = {"kind": "right", "image_id": 0, "before": "Blue Finch"}
+    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"X-FGVR-Review": ""}):
+        assert client.post("/api/decide", json=right, headers=headers).status_code == 403
+    assert client.get("/api/run", headers={"Host": f"evil.example:{served.doors.port}"}).status_code == 403
+    assert client.post("/api/decide", content=json.dumps(right)).status_code == 409  # not sent as JSON
+    assert DecisionLog(served.folder).read()[0] == []
+    reply = client.post("/api/decide", json=right)
+    assert reply.status_code == 200
+    policy = reply.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    entered = httpx.get(served.doors.link).headers["set-cookie"].lower()
+    assert "httponly" in entered
+    assert "samesite=strict" in entered
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "said"),
+    [
+        ({"kind": "right", "image_id": 80, "before": "A"}, 404, "no photo 80"),
+        ({"kind": "right", "image_id": -1, "before": "A"}, 404, "no photo"),
+        ({"kind": "right", "image_id": 10**30, "before": "A"}, 404, "no photo"),
+        ({"kind": "right", "image_id": "x", "before": "A"}, 409, "x"),
+        ({"kind": "right", "before": "A"}, 409, "image_id"),
+        ({"kind": "name", "image_id": 1, "after": " "}, 409, "needs after"),
+        ({"kind": "undo"}, 409, "not known"),
+        ({"kind": "merge", "before": "Gone", "after": "Red Finch"}, 409, "no photo is called 'Gone'"),
+        ({"kind": "rename", "before": "Red Finch", "after": "Red Finch"}, 409, "called so already"),
+        ({"kind": "rename", "before": "Red Finch", "after": "x" * 501}, 409, "500"),
+        ({"kind": "split", "before": "Red Finch", "after": "New", "image_ids": [1, 99]}, 404, "no photo 99"),
+    ],
+)
+def test_a_decision_that_cannot_hold_is_not_written(
+    served: Served, asked: dict[str, object], status: int, said: str
+) -> None:
+    reply = served.enter().post("/api/decide", json=asked)
+    assert reply.status_code == status
+    assert said in reply.json()["error"]
+    assert DecisionLog(served.folder).read()[0] == []
+
+
+def test_pages_of_what_is_not_there(served: Served) -> None:
+    client = served.enter()
+    assert client.get("/api/photos?name=Nothing").json()["photos"] == []
+    assert client.get("/api/photos?queue=likely_wrong&start=100000").json()["photos"] == []
+    assert client.get("/api/photos?queue=secrets").status_code == 409
+    assert client.get("/api/names?sort=mood").status_code == 409
+    assert client.get("/thumb/99").status_code == 404
+    assert client.get("/thumb/3").status_code == 422  # its file is gone
+    assert client.get("/thumb/1?side=99999").status_code == 409
+    assert client.get("/..%2f..%2fpyproject.toml").status_code == 404
