@@ -18,8 +18,14 @@ help: ## this list
 demo: $(STAMP) ## the whole job on drawn birds: prints the results and where the report is
 	$(OFFLINE) $(PY) pipelines/full.py --config demo
 
-test: $(STAMP) ## all tests but the fault suite
+test: $(STAMP) chromium ## all tests but the fault suite
 	$(OFFLINE) $(PY) -m pytest $(SIDE_BY_SIDE)
+
+.PHONY: chromium
+chromium: # the browser of tests/review: Debian's, where this user may install it
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } || \
+	    echo "there is no chromium: the tests of the review page will fail; install it (Debian: apt-get install chromium)" >&2
 
 test-fast: $(STAMP) ## the tests that take less than five seconds each
 	$(OFFLINE) $(PY) -m pytest $(SIDE_BY_SIDE) -m "not slow and not faults"

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from fgvr.review.catalogue import Catalogue
 
 
+class PortTaken(UserError):
+    """The page cannot be served at the given port."""
+
+
 def opened(folder: str) -> tuple[Catalogue, ImageLimits]:
     """The finished tables of a run, and the limits under which it reads photos.
 
@@ -47,7 +51,7 @@ def opened(folder: str) -> tuple[Catalogue, ImageLimits]:
 
 
 def serve(folder: str, who: str, port: int) -> None:
-    """Serve the page until Ctrl-C; raises OSError where the port is taken."""
+    """Serve the page until Ctrl-C; raises PortTaken, and what `opened` raises."""
     import uvicorn
 
     from fgvr.review.desk import Desk
@@ -55,7 +59,7 @@ def serve(folder: str, who: str, port: int) -> None:
     from fgvr.review.thumbnails import Thumbnails
 
     catalogue, limits = opened(folder)
-    with socket.create_server(("127.0.0.1", port)) as door:
+    with _door(port) as door:
         doors = Doors(door.getsockname()[1], lambda link: _say(f"for another browser: {link}"))
         app = application(
             Desk(folder, catalogue, who), Thumbnails(limits), doors, PurePosixPath(folder.rstrip("/")).name
@@ -65,6 +69,13 @@ def serve(folder: str, who: str, port: int) -> None:
         # No access log: it would hold the link's token.
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         uvicorn.Server(config).run(sockets=[door])
+
+
+def _door(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        raise PortTaken(f"--port {port} cannot be used: {error}; without it, any free one is taken") from None
 
 
 def _say(line: str) -> None:
@@ -90,9 +101,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         serve(options.run, options.who, options.port)
     except UserError as error:
         sys.stderr.write(safe(f"review: {error}\n"))
-        return 2
-    except OSError as error:
-        sys.stderr.write(safe(f"review: port {options.port} cannot be used: {error}\n"))
         return 2
     except KeyboardInterrupt:
         return 0

@@ -96,11 +96,17 @@ def photos_needed(half_width: float, everything: int, expected: float = 0.8) -> 
     """
     if not 0.005 <= half_width <= 0.5:
         raise NoAudit(f"a half-width of {half_width:g}: choose one between 0.005 and 0.5")
-    sizes = np.arange(1, 40_001, dtype=np.float64)
-    low, high = clopper_pearson(expected * sizes, sizes)
-    enough = np.flatnonzero((high - low) / 2 <= half_width)
-    size = int(enough[0]) + 1 if len(enough) else len(sizes)
-    return min(everything, max(FEWEST, size))
+
+    def is_wide(photos: int) -> bool:
+        low, high = clopper_pearson(expected * photos, float(photos))
+        return bool((high - low) / 2 > half_width)
+
+    # The interval only narrows with more photos: halve the range in which it becomes narrow enough.
+    few, enough = 0, 40_000
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        few, enough = (middle, enough) if is_wide(middle) else (few, middle)
+    return min(everything, max(FEWEST, enough))
 
 
 def draw(names: Sequence[str] | npt.NDArray[np.int32], scores: Floats, size: int, seed: int) -> tuple[Ids, Ids, Ids]:
@@ -149,7 +155,7 @@ def stratified(right: npt.NDArray[np.bool_], strata: Ids, sizes: Ids) -> Share:
     if not n:
         return Share(0, 0, float("nan"), 0.0, 1.0)
     decided = np.bincount(strata, minlength=len(sizes)).astype(np.float64)
-    hits = np.bincount(strata, weights=right, minlength=len(sizes))
+    hits = np.bincount(strata, weights=right, minlength=len(sizes)).astype(np.float64)
     decided, hits, whole = _joined(decided, hits, np.asarray(sizes, np.float64))
     weight, p = whole / whole.sum(), hits / decided
     estimate = float((weight * p).sum())
@@ -177,7 +183,7 @@ def _joined(decided: Floats, hits: Floats, sizes: Floats) -> tuple[Floats, Float
             group, held = group + 1, 0.0
     if 0 < held < 2 or (group and groups[-1] == group):
         groups[groups == group] = max(0, group - 1)
-    parts = [np.bincount(groups, weights=values) for values in (decided, hits, sizes)]
+    parts = [np.bincount(groups, weights=values).astype(np.float64) for values in (decided, hits, sizes)]
     return parts[0], parts[1], parts[2]
 
 

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -100,8 +100,7 @@ def _build(table: Table, folder: Path) -> None:
     sizes = np.array([counts[name] for name in ordered], np.int64)
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     total = int(starts[-1])
-    ids = np.lib.format.open_memmap(folder / "ids.npy", "w+", np.int64, (total,))
-    scores = np.lib.format.open_memmap(folder / "scores.npy", "w+", np.float32, (total,))
+    ids, scores = _file(folder / "ids.npy", np.int64, total), _file(folder / "scores.npy", np.float32, total)
     following, sums = starts[:-1].copy(), np.zeros(len(ordered))
     unsure, useful = _Best(), _Best()
     for image_ids, names, local, values in _rows(table):
@@ -124,6 +123,12 @@ def _build(table: Table, folder: Path) -> None:
     np.save(folder / "unsure.npy", unsure.ids)
     np.save(folder / "useful.npy", useful.ids)
     (folder / "names.json").write_text(json.dumps(ordered), encoding="utf-8")
+
+
+def _file(place: Path, kind: type[np.generic], rows: int) -> np.memmap[Any, Any]:
+    """A new .npy file of so many values, memory-mapped."""
+    made: np.memmap[Any, Any] = np.lib.format.open_memmap(place, "w+", kind, (rows,))  # type: ignore[no-untyped-call]
+    return made
 
 
 class _Best:

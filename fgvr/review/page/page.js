@@ -91,6 +91,7 @@ async function showPhotos(position = 0) {
   at("empty").hidden = found.photos.length > 0;
   at("empty").textContent = state.view === "audit" ? "No sample is drawn yet." : "There is no photo here.";
   at("desk").hidden = found.photos.length === 0;
+  at("splitting").hidden = state.view !== "name";
   if (state.view === "audit") await showAudit();
   at("strip").replaceChildren(...found.photos.map((photo, place) => {
     const button = made("button", "", { type: "button", "aria-label": `Photo ${place + 1}`, click: () => open(place) });
