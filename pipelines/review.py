@@ -94,11 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; the module's docstring has the exit statuses."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="the run's folder, a path or an URL")
-    parser.add_argument("--who", default=_someone(), help="your name in the decisions (default: %(default)s)")
+    parser.add_argument("--who", help="your name in the decisions (default: that of your account)")
     parser.add_argument("--port", type=int, default=0, help="of the page on this machine (default: any free one)")
     options = parser.parse_args(argv)
     try:
-        serve(options.run, options.who, options.port)
+        serve(options.run, options.who or _someone(), options.port)
     except UserError as error:
         sys.stderr.write(safe(f"review: {error}\n"))
         return 2

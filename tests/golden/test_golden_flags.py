@@ -27,12 +27,13 @@ ROOT = Path(__file__).parents[2]
 WITH_PARSER = (
     "pipelines/cache.py",
     "pipelines/diff.py",
+    "pipelines/review.py",
     "pipelines/status.py",
     "tune/sweep.py",
     "cluster/local_cluster.py",
 )
 """Scripts with flags of their own; the last but one takes those of the config, too."""
-WITHOUT_CONFIG = {"pipelines/cache.py", "pipelines/diff.py", "pipelines/status.py", "cluster/local_cluster.py"}
+WITHOUT_CONFIG = set(WITH_PARSER) - {"tune/sweep.py"}
 
 
 def scripts() -> list[str]:
@@ -86,6 +87,7 @@ FIELD = "--near.epochs"
 WRONG_VALUE = {
     "pipelines/cache.py": ["--older-than", "soon"],
     "pipelines/diff.py": ["no/such/run", "no/such/run"],
+    "pipelines/review.py": ["no/such/run"],
     "pipelines/status.py": ["no/such/run"],
     "tune/sweep.py": ["--stage", "label"],
     "cluster/local_cluster.py": ["--workers", "two"],
