@@ -35,6 +35,7 @@ from pipelines.infer import costs_at, stated_costs
 from pipelines.photo_counts import may_have_truth
 from pipelines.registry import WHOLE_JOB, stage_of
 from pipelines.report_aspects import aspect_report, has_aspects
+from pipelines.report_slices import check_slices, slices_of
 from pipelines.run_tables import Look, NotThere, Run, needs, per_run, unfinished
 from pipelines.stage import Stage
 
@@ -66,6 +67,7 @@ class Report(Stage):
         from fgvr.report.prices import read_prices
 
         methods_of(config)
+        check_slices(config)
         costs_at(config)
         if config.evaluate.prices is not None:
             read_prices(config.evaluate.prices)
@@ -102,6 +104,8 @@ class Report(Stage):
             del facts["report_issues"]
         if facts["leaks"] == "ignore":
             del facts["leaks"]
+        if not facts["slice_by"]:
+            del facts["slice_by"], facts["slices"]
         return {
             "evaluate": facts | {"methods": list(dict.fromkeys(run.config.evaluate.methods))},
             "prices": None if prices is None else prices.model_dump(mode="json"),
@@ -140,7 +144,7 @@ class Report(Stage):
         mistakes = _mistakes(run, names, true)
         nearest = report_content.nearest_coverage(run, load_encoder) if compared.with_near else None
         results = _results(run, compared, comparison, nearest)
-        results = replace(results, mistakes=mistakes)
+        results = replace(results, mistakes=mistakes, slices=slices_of(run, ids, names, true))
         if leaks:
             remarks = (*results.evaluation.remarks, leaks)
             results = replace(results, evaluation=replace(results.evaluation, remarks=remarks))

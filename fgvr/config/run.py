@@ -22,6 +22,7 @@ from fgvr.config.models import Clip, Mllm, VllmBackend
 from fgvr.config.near import Candidates, Embed, Label, Near
 from fgvr.config.neighbours import NeighbourSearch
 from fgvr.config.signatures import Signatures
+from fgvr.config.slices import SliceTests
 from fgvr.config.tree import Basic, Tuned, given_tree, merge, whole_tree
 
 
@@ -160,8 +161,17 @@ class Evaluate(Part):
     report_issues: Tuned[int] = Field(default=0, ge=0)
     """Number of labels that are most probably wrong in the report, with pictures and other names; above 0 the stage
     issues is computed (docs/label-issues.md)."""
+    slice_by: Tuned[tuple[str | tuple[str, str], ...]] = ()
+    """Columns, and pairs of columns, by whose values each method's accuracy is shown, the worst first: of
+    ingest.source.metadata_columns, `class_name` (the true class) or `folder` (docs/slices.md)."""
+    slices: SliceTests = SliceTests()
     seed: int = Field(default=0, ge=0)
     """Random seed of the image sample and the resamples."""
+
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """See Part: how slices are measured, where there are none."""
+        if not self.slice_by and self.slices != SliceTests():
+            yield "slices", "evaluate.slice_by names no columns; name some, or leave slices out"
 
 
 class Infer(Part):

@@ -6,6 +6,7 @@ import json
 from textwrap import wrap
 from typing import Any
 
+from fgvr.evaluation.slices import Slices
 from fgvr.failures import Failures, table_place
 from fgvr.metrics.scores import METRICS
 from fgvr.part_worker import UNCOUNTED
@@ -87,6 +88,7 @@ def results_table(metrics: str) -> str:
     lines += _scores(facts["methods"], evaluation) if evaluation["scored"] else _agreement(facts)
     lines += [
         "",
+        *_slices(facts.get("slices")),
         *_selection(facts.get("selection")),
         *_candidates(facts["candidates"]),
         *_stages(facts["stages"], evaluation["images"]),
@@ -137,6 +139,12 @@ def _selection(chosen: dict[str, Any] | None) -> list[str]:
     if chosen is None:
         return []
     return ["Asked about:", *(f"  {sentence}" for sentence in SelectionFacts(**chosen).sentences()), ""]
+
+
+def _slices(facts: dict[str, Any] | None) -> list[str]:
+    if facts is None:
+        return []
+    return [*wrap(Slices.from_json(facts).sentence(METHOD_TITLES), 98, subsequent_indent="  "), ""]
 
 
 def _candidates(sets: dict[str, Any] | None) -> list[str]:

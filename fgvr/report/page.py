@@ -120,6 +120,7 @@ class ReportContent:
 # page.
 
 SHOWN_LABELS = 30
+SHOWN_SLICES, MOST_SLICES = 20, 100
 SHOWN_ASPECTS = 12
 SHOWN_HISTOGRAMS = 6
 PICTURE = "data:image/jpeg;base64,"
@@ -149,6 +150,8 @@ def render(content: ReportContent) -> str:
         same_name=lambda one, other: fold_name(one) == fold_name(other),
         failures=_failures(results.stages),
         cost=cost(results.stages),
+        shown_slices=SHOWN_SLICES,
+        most_slices=MOST_SLICES,
         shown_aspects=SHOWN_ASPECTS,
         shown_histograms=SHOWN_HISTOGRAMS,
         map_side=MAP_SIDE,

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fgvr.evaluation.images import MethodResult
+from fgvr.evaluation.slices import Slices
 from fgvr.failures import Example, Failures, earliest
 from fgvr.metrics.label_space import LabelSpaceStatistics
 from fgvr.part_worker import REMARKS, UNCOUNTED
@@ -172,6 +173,7 @@ class Results:
     selection: SelectionFacts | None = None
     mistakes: dict[str, Tracks] | None = None
     learned_from: dict[str, str] = field(default_factory=dict)
+    slices: Slices | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON types; the keys that programs read are `methods`, `stages`, `cost` and `costs`."""
@@ -203,6 +205,7 @@ class Results:
             "cost": cost(self.stages),
             "costs": None if self.costs is None else asdict(self.costs),
             **({} if self.selection is None else {"selection": asdict(self.selection)}),
+            **({} if self.slices is None else {"slices": self.slices.as_json()}),
         }
 
     def to_json(self) -> str:

@@ -72,6 +72,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("evaluate.leaks", "report", {"photo_checks", "findings", "report"}),
         ("evaluate.report_issues", 3, {"space", "issues", "report"}),
         ("evaluate.seed", 3, {"report"}),
+        ("evaluate.slice_by", ["class_name"], {"report"}),
         ("infer.abstain_below", 0.5, {*PREDICTED, *OF_CLIP_CLASSES}),
         ("infer.costs", "{costs}", {*PREDICTED, *OF_CLIP_CLASSES, "report"}),
         ("infer.trained", "near", {"predictions"}),
@@ -420,6 +421,11 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("distill.masked_weight", 0.5, {"encoder"}),
         ("clip.model", "{copy of clip}", {"encoder"}),
         ("embed.splits", ["train"], set()),
+    ],
+    ("sliced", ("report",)): [
+        ("evaluate.slices.group_by", "folder", {"report"}),
+        ("evaluate.slices.min_images", 3, {"report"}),
+        ("evaluate.slices.max_values", 3, {"report"}),
     ],
     ("infer", ("predictions",)): [
         ("infer.split", "test", {"predictions"}),
@@ -836,6 +842,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
         "mlp": {"heads": {"network": "mlp"}},
         "networks": {"distill": {"teacher": {"kind": "clip"}}},
         "infer": {"infer": {"model": str(place / "student")}},
+        "sliced": {"evaluate": {"slice_by": ["folder"], "methods": ["zs_clip"]}},
         "boxes": {
             "ingest": {"source": {"kind": "bird_scenes", "path": None}},
             "detect": {"aspects": "truth"},

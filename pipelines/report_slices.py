@@ -1,0 +1,112 @@
+"""The report's slices: the columns of `evaluate.slice_by`, read for the photos whose true class is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fgvr.config import Config, ConfigError
+from fgvr.config.slices import BUILT_IN, CLASS_NAME, FOLDER
+from fgvr.sources.metadata import check_columns
+from pipelines.run_tables import Run
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    import pyarrow as pa
+
+    from fgvr.arrays import Ids
+    from fgvr.evaluation.slice_cuts import Cut
+    from fgvr.evaluation.slices import Slices
+
+UNKNOWN = "no true class of these photos is known, so no method is right or wrong anywhere"
+
+
+def check_slices(config: Config) -> None:
+    """Check before anything starts that the columns are there, and that a pair names two.
+
+    Raises:
+        ConfigError, MetadataError: what is wrong, and where to name columns.
+    """
+    evaluate = config.evaluate
+    for pair in evaluate.slice_by:
+        if not isinstance(pair, str) and pair[0] == pair[1]:
+            raise ConfigError(f"evaluate.slice_by: the pair {list(pair)} names one column twice; leave {pair[0]} alone")
+    own = set(_kept(config))
+    wanted = [name for name in _columns(config) if name in own or name not in BUILT_IN]
+    check_columns(config.ingest.source, wanted, f"evaluate.slice_by (beside {' and '.join(BUILT_IN)})")
+    group_by = evaluate.slices.group_by
+    if evaluate.slice_by and group_by is not None and (group_by in own or group_by not in BUILT_IN):
+        check_columns(config.ingest.source, [group_by], "evaluate.slices.group_by")
+
+
+def slices_of(run: Run, ids: Ids, names: Mapping[str, Sequence[str]], true: Sequence[str | None]) -> Slices | None:
+    """The methods on every slice of the compared photos; None where `evaluate.slice_by` is empty.
+
+    Args:
+        run: for its config and samples.
+        ids: compared photos, int64 [n], ascending.
+        names: method → a name per photo, "" where it has none.
+        true: the true class per photo; None or "": unknown, so that the photo is in no slice.
+    """
+    from fgvr.evaluation.slice_cuts import crossed, gathered, group_codes
+    from fgvr.evaluation.slices import Slices, measure_slices
+    from fgvr.metrics.classification import top1_hits
+
+    evaluate = run.config.evaluate
+    if not evaluate.slice_by:
+        return None
+    known = np.flatnonzero(np.array([bool(name) for name in true], dtype=bool))
+    if not len(known):
+        return Slices(remarks=(UNKNOWN,))
+    texts = _texts(run, ids[known])
+    truth = [name for name in true if name]
+    hits = {method: top1_hits([said[place] for place in known.tolist()], truth) for method, said in names.items()}
+    whole = {name: _cut(run.config, name, texts[name]) for name in _columns(run.config)}
+    most = evaluate.slices.max_values
+    cuts = [
+        gathered(whole[by], most) if isinstance(by, str) else crossed(whole[by[0]], whole[by[1]], most)
+        for by in dict.fromkeys(evaluate.slice_by)
+    ]
+    group_by = evaluate.slices.group_by
+    groups = None if group_by is None else group_codes(texts[group_by])
+    return measure_slices(hits, cuts, min_images=evaluate.slices.min_images, groups=groups, group_by=group_by or "")
+
+
+def _columns(config: Config) -> list[str]:
+    """The columns of all slices, each once."""
+    flat = [[by] if isinstance(by, str) else [*by] for by in config.evaluate.slice_by]
+    return list(dict.fromkeys(name for names in flat for name in names))
+
+
+def _kept(config: Config) -> Sequence[str]:
+    """Columns that the source keeps as metadata: a column called folder or class_name goes before the photo's own."""
+    kept: Sequence[str] = getattr(config.ingest.source, "kept_columns", ())
+    return kept
+
+
+def _cut(config: Config, name: str, texts: pa.Array) -> Cut:
+    from fgvr.evaluation.slice_cuts import cut_by
+
+    return cut_by(name, texts, quantities=name in _kept(config))
+
+
+def _texts(run: Run, ids: Ids) -> dict[str, Any]:
+    """The columns of slices and groups, as text: one value per photo."""
+    from fgvr.evaluation.slice_cuts import folders
+    from fgvr.sources.metadata import metadata
+
+    group_by, own = run.config.evaluate.slices.group_by, set(_kept(run.config))
+    wanted = dict.fromkeys([*_columns(run.config), *([group_by] if group_by is not None else [])])
+    stored, samples = [name for name in wanted if name in own], run.table("samples")
+    texts: dict[str, Any] = {}
+    if stored:
+        rows = metadata(samples, ids, stored)
+        texts |= {name: rows[name] for name in stored}
+    if CLASS_NAME in wanted and CLASS_NAME not in own:
+        texts[CLASS_NAME] = samples.take(ids, ["class_name"])["class_name"]
+    if FOLDER in wanted and FOLDER not in own:
+        texts[FOLDER] = folders(samples.take(ids, ["uri"])["uri"].to_pylist())
+    return texts
