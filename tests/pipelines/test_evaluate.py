@@ -164,7 +164,8 @@ def nearest_coverage_again(flow) -> float:
 @pytest.mark.slow
 def test_with_truth(birds, tmp_path):
     source = {"kind": "table", "path": f"{birds}/samples.csv"}
-    flow = small_run(tmp_path, source, methods=["zs_clip", "near"], prices=str(PRICES))
+    sliced = ["folder", "class_name"]
+    flow = small_run(tmp_path, source, methods=["zs_clip", "near"], prices=str(PRICES), slice_by=sliced)
     table = flow.table("report")
     facts = json.loads((tmp_path / "run/report/metrics.json").read_text())
     page = (tmp_path / "run/report/report.html").read_text()
@@ -181,6 +182,12 @@ def test_with_truth(birds, tmp_path):
         low, high = facts["methods"][method]["intervals"]["sacc"]
         assert low <= facts["methods"][method]["sacc"] <= high
     assert facts["evaluation"]["scored"] == len(rows)
+    for method in ("zs_clip", "near"):  # slices of a partition are all photos
+        of_class = [row for row in facts["slices"]["rows"] if row["method"] == method and row["by"] == ["class_name"]]
+        assert sum(row["images"] for row in of_class) == len(rows)
+        right = sum(row["images"] * row["top1"] for row in of_class)
+        assert right / len(rows) == pytest.approx(facts["methods"][method]["top1"])
+    assert 'id="slices"' in page
     assert facts["cost"]["prompt_tokens"] == 900
     assert {"samples", "labels", "embeddings", "candidates", "eval_zs_clip"} <= facts["stages"].keys()
     assert facts["candidates"]["coverage"] == flow.table("candidates").extra["metrics"]["coverage"]
