@@ -112,16 +112,10 @@ class Slices:
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Slices:
         """The reverse of `as_json`."""
-        rows = [
-            Slice(
-                **{
-                    key: tuple(value) if key in {"by", "value"} else value
-                    for key, value in row.items()
-                    if key != "flagged"
-                }
-            )
-            for row in facts["rows"]
-        ]
+        rows: list[Slice] = []
+        for row in facts["rows"]:
+            values: dict[str, Any] = {key: value for key, value in row.items() if key != "flagged"}
+            rows.append(Slice(**values | {"by": tuple(row["by"]), "value": tuple(row["value"])}))
         return cls(tuple(rows), facts["tests"], facts["min_images"], facts["group_by"] or "", tuple(facts["remarks"]))
 
     def sentence(self, titles: Mapping[str, str]) -> str:
@@ -216,8 +210,8 @@ def group_test(
     """
     from scipy.stats import t as student
 
-    terms = np.bincount(groups[in_slice], residuals[in_slice], minlength=len(whole))
-    terms -= len(in_slice) / len(groups) * whole
+    own = np.bincount(groups[in_slice], residuals[in_slice], minlength=len(whole)).astype(np.float64)
+    terms = own - len(in_slice) / len(groups) * whole
     squares = float((terms**2).sum())
     if squares <= 0:
         return 1.0
@@ -250,11 +244,13 @@ def _of_cut(method: str, right: Hits, cut: Cut, min_images: int, groups: Codes |
     sizes = np.bincount(cut.codes, minlength=len(cut.values))
     hits = np.bincount(cut.codes, right, minlength=len(cut.values)).astype(np.int64)
     everything, all_right = len(right), int(right.sum())
-    members, residuals, whole, crowd = np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.int64)
+    members, crowd = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    residuals: npt.NDArray[np.float64] = np.zeros(0)
+    whole: npt.NDArray[np.float64] = np.zeros(0)
     if groups is not None and everything:
         members = np.argsort(cut.codes, kind="stable")
-        residuals = right - all_right / everything
-        whole, crowd = np.bincount(groups, residuals), np.bincount(groups)
+        residuals = right.astype(np.float64) - all_right / everything
+        whole, crowd = np.bincount(groups, residuals).astype(np.float64), np.bincount(groups)
     starts = np.cumsum(sizes) - sizes
     for place, value in enumerate(cut.values):
         images, good = int(sizes[place]), int(hits[place])
