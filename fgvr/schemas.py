@@ -381,6 +381,10 @@ PREDICTIONS = pa.schema(
     ]
 )
 
+PREDICTIONS_BY_LEVEL = PREDICTIONS.append(pa.field("level", pa.string()))
+"""Where the answer may be a kind above the names (`hierarchy.decide`): its level, "" for a name without one. Of such a
+kind `label_id` is null, and `score` is the probability of all names below it."""
+
 DETECTOR_TARGETS = pa.schema(
     [
         IMAGE_ID,

@@ -32,6 +32,7 @@ from pipelines.command import stage_main
 from pipelines.compared import Compared, compared_images, evaluated, methods_of
 from pipelines.embed import chosen_by
 from pipelines.infer import costs_at, stated_costs
+from pipelines.kinds import kinds_at
 from pipelines.photo_counts import may_have_truth
 from pipelines.registry import WHOLE_JOB, stage_of
 from pipelines.report_aspects import aspect_report, has_aspects
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from fgvr.config.run import Method
     from fgvr.evaluation.images import Comparison
     from fgvr.heads.costs import Tracks
+    from fgvr.hierarchy.levels import HierarchyScores
     from fgvr.metrics.semantic import SentenceModel
     from fgvr.report.results import Results
     from fgvr.tables import Table
@@ -69,6 +71,7 @@ class Report(Stage):
         methods_of(config)
         check_slices(config)
         costs_at(config)
+        kinds_at(config)
         if config.evaluate.prices is not None:
             read_prices(config.evaluate.prices)
         if may_have_truth(config.ingest.source):
@@ -113,6 +116,7 @@ class Report(Stage):
             "run": run.config.run.name,
             "version": fgvr.__version__,
             **stated_costs(run.config),
+            **_stated_kinds(run),
         }
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
@@ -149,6 +153,7 @@ class Report(Stage):
             remarks = (*results.evaluation.remarks, leaks)
             results = replace(results, evaluation=replace(results.evaluation, remarks=remarks))
             log.warning("%s", leaks)
+        results = replace(results, mistakes=mistakes, hierarchy=_by_level(run, names, true))
         pictures = AspectPictures()
         if "makd" in compared.methods and has_aspects(run):
             aspects, pictures = aspect_report(run, with_base="base" in compared.methods)
@@ -336,13 +341,44 @@ def _results(run: Run, compared: Compared, comparison: Comparison, nearest_cover
 def _mistakes(run: Run, names: Mapping[str, Sequence[str]], true: Sequence[str | None]) -> dict[str, Tracks] | None:
     """What each method's mistakes cost; None where no costs are configured or no class is known."""
     from fgvr.evaluation.mistakes import mistakes_of
+    from fgvr.heads.costs import CostFile
     from fgvr.names.label_space import read_label_space
 
-    costs = costs_at(run.config)
-    if costs is None or not any(true):
+    costs = None if run.config.infer.costs is None else costs_at(run.config)
+    if not isinstance(costs, CostFile) or not any(true):
         return None
     nameable = read_label_space(run.table("labels")).labels
     return {method: mistakes_of(said, true, costs, nameable) for method, said in names.items()}
+
+
+def _stated_kinds(run: Run) -> dict[str, str]:
+    """What stands above names, as fingerprints hold it, by content; nothing without it."""
+    kinds = kinds_at(run.config)
+    return {} if kinds is None else {"kinds": kinds.digest()}
+
+
+def _by_level(
+    run: Run, names: Mapping[str, Sequence[str]], true: Sequence[str | None]
+) -> dict[str, HierarchyScores] | None:
+    """Each method's names in the tree of kinds; None without a tree, or where it has no true name."""
+    kinds, config = kinds_at(run.config), run.config.evaluate
+    if kinds is None or not any(true):
+        return None
+    from fgvr.hierarchy.levels import hierarchy_scores
+
+    found = {}
+    for method, said in names.items():
+        scores = hierarchy_scores(said, true, kinds, resamples=config.bootstrap, seed=config.seed)
+        if scores is None:
+            log.warning("evaluate: the hierarchy has none of the true names, so that there are no metrics by level")
+            return None
+        found[method] = scores
+    left_out = max(each.left_out for each in found.values())
+    if left_out:
+        log.warning(
+            "evaluate: %s images have a true name that the hierarchy lacks: no metric by level", f"{left_out:,}"
+        )
+    return found
 
 
 def _numbers(results: Results) -> dict[str, float]:
@@ -356,12 +392,21 @@ def _numbers(results: Results) -> dict[str, float]:
         for method, mistakes in (results.mistakes or {}).items()
         for name, value in asdict(mistakes).items()
     }
-    return costs | {
-        f"{method}.{metric}{f'.{model}' if metric == 'sacc' else ''}": getattr(result.scores, metric)
-        for method, result in results.methods.items()
-        if result.scores is not None
-        for metric in METRICS
+    levels = {
+        f"{method}.hierarchy.{metric}": value
+        for method, scores in (results.hierarchy or {}).items()
+        for metric, value in scores.numbers().items()
     }
+    return (
+        costs
+        | levels
+        | {
+            f"{method}.{metric}{f'.{model}' if metric == 'sacc' else ''}": getattr(result.scores, metric)
+            for method, result in results.methods.items()
+            if result.scores is not None
+            for metric in METRICS
+        }
+    )
 
 
 def _track(run: Run, table: StageFolder, results: Results) -> None:

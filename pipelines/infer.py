@@ -4,7 +4,8 @@
 
 One row per image: label, score, the top five, whether the score is below `infer.abstain_below`, and p(yes) of the
 aspect questions if the model predicts them. `infer.model` null means the model of this run that `infer.trained` names:
-the student with aspects, or another one. With `infer.costs` the label is the one that expects the least cost.
+the student with aspects, or another one. With `infer.costs` the label is the one that expects the least cost, and with
+`hierarchy.decide` it is chosen in a tree of kinds, whose level the column `level` names.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fgvr.config import Config, ConfigError
 from fgvr.digests import digest_of_files, folder_files
 from pipelines.asks import Work
 from pipelines.command import stage_main
+from pipelines.kinds import tree_rule
 from pipelines.run_tables import Run
 from pipelines.stage import Phase, RowJob, RowStage
 from pipelines.train_stage import MODEL_FOLDER
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Ids
     from fgvr.heads.costs import CostFile
+    from fgvr.hierarchy.decisions import TreeRule
     from fgvr.models.infer import InferSettings
     from fgvr.tables import Table
 
@@ -92,12 +95,12 @@ class PredictionStage(RowStage):
 
     def job(self, run: Run) -> RowJob:
         """One row per image, with its prediction."""
-        from fgvr.models.infer import InferWorker
-        from fgvr.schemas import PREDICTIONS
+        from fgvr.models.infer import InferWorker, predictions_schema
 
         settings = self.settings(run)
         columns = ("image_id", "uri", *(("metadata",) if model_columns(settings.model) else ()))
         return RowJob(self.which(run), InferWorker, {"settings": settings}, PREDICTIONS, columns)
+        return RowJob(self.which(run), InferWorker, {"settings": settings}, predictions_schema(settings.costs))
 
     def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
         """Keep the precision of the table's first parts, where devices differ in it."""
@@ -196,13 +199,18 @@ def _of_vectors(config: Config) -> bool:
     return config.infer.model is None and config.infer.trained in {"label_prototypes", "heads"}
 
 
-def costs_at(config: Config) -> CostFile | None:
-    """The costs of mistakes, None where none are configured; raises CostsError for a file that means nothing."""
+def costs_at(config: Config) -> CostFile | TreeRule | None:
+    """The costs of mistakes, None where none are configured; raises a UserError for a file that means nothing."""
     costs, groups = config.infer.costs, config.infer.cost_groups
+    decide = config.hierarchy.decide
+    if decide != "most_probable" and costs is not None:
+        raise ConfigError(
+            f"hierarchy.decide = {decide}: infer.costs says what mistakes cost, too; leave one of the two out"
+        )
     if costs is None:
         if groups is not None:
             raise ConfigError("infer.cost_groups are groups for infer.costs, which is not given")
-        return None
+        return tree_rule(config) if decide != "most_probable" else None
     from fgvr.heads.costs import read_costs
 
     return read_costs(storage.absolute(costs), groups and storage.absolute(groups))

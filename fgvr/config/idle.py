@@ -25,6 +25,10 @@ def _shown(value: float | None) -> str:
     return "null" if value is None else f"{value:g}"
 
 
+def _decides(config: Config) -> str:
+    return "hierarchy.decide = most_probable" if config.hierarchy.decide == "most_probable" else ""
+
+
 IDLE: Final[dict[str, Callable[[Config], str]]] = {
     "label.images.max_images": lambda c: _is("label.images.per_class", c.label.images.per_class, None, "null"),
     "label.images.split": lambda c: (
@@ -83,6 +87,10 @@ IDLE: Final[dict[str, Callable[[Config], str]]] = {
         "a .txt file has no columns (baselines.cased.captions)"
         if (c.baselines.cased.captions or "").lower().endswith(".txt")
         else ""
+    ),
+    "hierarchy.cost": _decides,
+    "hierarchy.specific_above": lambda c: (
+        _decides(c) or ("" if c.hierarchy.cost == "distance" else f"hierarchy.cost = {c.hierarchy.cost}")
     ),
     "infer.cost_groups": lambda c: _is_given("infer.costs", c.infer.costs),
 }

@@ -15,6 +15,7 @@ from fgvr.config.data import Ingest
 from fgvr.config.detect import Detect
 from fgvr.config.distill import Distill
 from fgvr.config.heads import Heads
+from fgvr.config.hierarchy import Hierarchy
 from fgvr.config.label_sources import AskedModel, with_the_rest
 from fgvr.config.makd import Aspects, ClassScores, Makd, Questions
 from fgvr.config.model_names import DEMO_MODEL
@@ -238,6 +239,7 @@ class Config(Part):
     evaluate: Evaluate = Evaluate()
     infer: Infer = Infer()
     detect: Detect = Detect()
+    hierarchy: Hierarchy = Hierarchy()
 
     def mllms(self) -> list[tuple[str, Mllm]]:
         """Every MLLM of the config, with the name of its field."""

@@ -13,19 +13,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fgvr import schemas
 from fgvr.arrays import Floats
 from fgvr.clip.vectors import read_vectors
 from fgvr.metadata.stored import columns_of, metadata
 from fgvr.models.base import Outputs, Texts
 from fgvr.models.head import VectorClasses, load_vector_classes, read_head_file
 from fgvr.models.infer import InferSettings, InferWorker, Row, costs_of, prediction_rows
+from fgvr.models.base import Outputs
+from fgvr.models.head import load_vector_classes, read_head_file
+from fgvr.models.infer import InferSettings, InferWorker, Row, costs_of, prediction_rows, predictions_schema
 from fgvr.schemas import Failure, Reason
 from fgvr.storage import fetch_folder
 from fgvr.tables import Table
 
 if TYPE_CHECKING:
     from fgvr.heads.costs import CostFile
+    from fgvr.hierarchy.decisions import TreeRule
 
 RULES = 1
 """Increase it when the same vectors would give other predictions; also when class vectors are made differently."""
@@ -55,6 +58,7 @@ def predictions_from_features(
     costs: CostFile | None = None,
     *,
     texts: Texts | None = None,
+    costs: CostFile | TreeRule | None = None,
 ) -> pa.Table:
     """Rows of the predictions table for `ids`, in order; images without a vector become rows with an error.
 
@@ -67,9 +71,9 @@ def predictions_from_features(
         texts: the images' metadata, in the order of `ids` (`texts_of`), where the classifier sees columns.
 
     Raises:
-        CostsError: the costs are those of other labels.
+        CostsError, KindsError: the costs are those of other labels.
     """
-    decided = costs_of(costs, classes.labels)
+    decided, schema = costs_of(costs, classes.labels), predictions_schema(costs)
     vectors, found = read_vectors(embeddings, ids)
     missing = no_vector().as_row()
     parts = []
@@ -81,8 +85,8 @@ def predictions_from_features(
         rows: list[Row] = prediction_rows(ids[here].tolist(), outputs, classes.labels, abstain_below, decided)
         for place in np.flatnonzero(~found[here]):
             rows[place] = {"image_id": int(ids[here][place]), "error": missing}
-        parts.append(pa.Table.from_pylist(rows, schema=schemas.PREDICTIONS))
-    return pa.concat_tables([schemas.PREDICTIONS.empty_table(), *parts])
+        parts.append(pa.Table.from_pylist(rows, schema=schema))
+    return pa.concat_tables([schema.empty_table(), *parts])
 
 
 def texts_of(classes: VectorClassifier, samples: Table, ids: npt.NDArray[np.int64]) -> Texts:

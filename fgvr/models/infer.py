@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fgvr import schemas
+from fgvr.arrays import NONE
 from fgvr.config import ImageLimits
 from fgvr.images.read import ImageError
 from fgvr.metadata.stored import columns_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from fgvr.heads.costs import CostFile, Costs
+    from fgvr.hierarchy.decisions import Place, TreeCosts, TreeRule
     from fgvr.precision import Precision
 
 # Loading any trained model: a folder in, a classifier of its kind out.
@@ -83,7 +85,7 @@ class InferSettings:
         device: where the model runs; None: a GPU if there is one.
         threads: threads that read and prepare images.
         begun: precision that the table's first worker settled on; see `fgvr.precision.held`.
-        costs: what mistakes cost; None: the most probable name is said.
+        costs: what mistakes cost, by a file or in a tree of kinds; None: the most probable name is said.
     """
 
     model: str
@@ -93,7 +95,7 @@ class InferSettings:
     device: str | None = None
     threads: int = 4
     begun: Precision | None = None
-    costs: CostFile | None = None
+    costs: CostFile | TreeRule | None = None
 
 
 class InferWorker:
@@ -129,6 +131,8 @@ class InferWorker:
         if waiting:
             predicted += self._predict(waiting, ids, texts)
         return pa.Table.from_pylist(predicted, schema=schemas.PREDICTIONS)
+            predicted += self._predict(waiting)
+        return pa.Table.from_pylist(predicted, schema=predictions_schema(self.settings.costs))
 
     def _prepared(self, uri: str) -> torch.Tensor | Failure:
         try:
@@ -147,17 +151,35 @@ class InferWorker:
         return prediction_rows(named, outputs, self.classifier.labels, self.settings.abstain_below, self.costs)
 
 
-def costs_of(file: CostFile | None, labels: Sequence[str]) -> Costs | None:
-    """The costs of a model's labels, None where no file gives any; raises CostsError for a file of other labels."""
-    if file is None:
-        return None
-    from fgvr.heads.costs import Costs
+def costs_of(rule: CostFile | TreeRule | None, labels: Sequence[str]) -> Costs | TreeCosts | None:
+    """The costs of a model's labels, None where there are none.
 
-    return Costs.of(file, labels)
+    Raises:
+        CostsError: the file is one of other labels.
+        KindsError: the tree is one of other labels.
+    """
+    if rule is None:
+        return None
+    from fgvr.heads.costs import CostFile, Costs
+
+    return Costs.of(rule, labels) if isinstance(rule, CostFile) else rule.of(labels)
+
+
+def predictions_schema(rule: CostFile | TreeRule | None) -> pa.Schema:
+    """The columns of predictions under these costs."""
+    if rule is None:
+        return schemas.PREDICTIONS
+    from fgvr.heads.costs import CostFile
+
+    return schemas.PREDICTIONS if isinstance(rule, CostFile) else schemas.PREDICTIONS_BY_LEVEL
 
 
 def prediction_rows(
-    ids: Sequence[int], outputs: Outputs, labels: Sequence[str], abstain_below: float, costs: Costs | None = None
+    ids: Sequence[int],
+    outputs: Outputs,
+    labels: Sequence[str],
+    abstain_below: float,
+    costs: Costs | TreeCosts | None = None,
 ) -> list[Row]:
     """Rows of the predictions table: the best label, its score, and the five most probable labels.
 
@@ -167,15 +189,17 @@ def prediction_rows(
         labels: names of the model's classes.
         abstain_below: a row whose label has a lower score keeps it and is marked as abstained.
         costs: of mistakes; the label then is the one with the least expected cost, which need not be the most probable
-            one, and where saying nothing is cheaper the row is marked as abstained.
+            one, and where saying nothing is cheaper the row is marked as abstained. In a tree of kinds the answer may
+            be one of these: `schemas.PREDICTIONS_BY_LEVEL`.
     """
     best = _highest(outputs.scores, TOP)
     scores = np.take_along_axis(outputs.scores, best, axis=1)
     said, silent = best[:, 0], np.zeros(len(best), bool)
+    places: list[Place] | None = None
     if costs is not None:
-        said, _, silent = costs.decide(outputs.scores)
+        said, silent, places = _decided(costs, outputs.scores)
     own = np.take_along_axis(outputs.scores, said[:, None], axis=1)[:, 0]
-    return [
+    rows: list[Row] = [
         {
             "image_id": image_id,
             "label": labels[said[row]],
@@ -189,6 +213,27 @@ def prediction_rows(
         }
         for row, image_id in enumerate(ids)
     ]
+    for row, place in enumerate(places or ()):
+        rows[row]["level"] = place.level
+        if place.above_labels:
+            rows[row] |= {"label": place.name, "label_id": None}
+        if place.mass is not None:
+            rows[row] |= {"score": place.mass, "abstained": bool(silent[row] or place.mass < abstain_below)}
+    return rows
+
+
+def _decided(
+    costs: Costs | TreeCosts, scores: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], list[Place] | None]:
+    """Of each image the label that is said, or the most probable one; whether nothing is; and where it is in a tree."""
+    from fgvr.heads.costs import Costs
+
+    if isinstance(costs, Costs):
+        said, _, silent = costs.decide(scores)
+        return said, silent, None
+    answers = costs.answers(scores)
+    said = np.where(answers.labels == NONE, scores.argmax(axis=1), answers.labels)
+    return said, costs.silent(answers), costs.places(answers)
 
 
 def _highest(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int64]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from fgvr import schemas
 from fgvr.arrays import NONE, Ids
 from fgvr.heads.networks import CosineHead
 from fgvr.heads.propagation import NEIGHBOURS, Spread, graph, propagate, propagated_scores
@@ -17,13 +16,14 @@ from fgvr.heads.prototypes import Prototypes
 from fgvr.models.base import Outputs
 from fgvr.models.from_features import IMAGES_AT_ONCE, SCORES_AT_ONCE, no_vector
 from fgvr.models.head import VectorClasses
-from fgvr.models.infer import Row, costs_of, prediction_rows
+from fgvr.models.infer import Row, costs_of, prediction_rows, predictions_schema
 from fgvr.neighbours import nearest
 from fgvr.neighbours.discovery import discovery_vectors
 from fgvr.tables import Table
 
 if TYPE_CHECKING:
     from fgvr.heads.costs import CostFile
+    from fgvr.hierarchy.decisions import TreeRule
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def propagated_rows(
     labelled: Mapping[int, str],
     *,
     abstain_below: float = 0.0,
-    costs: CostFile | None = None,
+    costs: CostFile | TreeRule | None = None,
     threads: int = 1,
 ) -> tuple[pa.Table, dict[str, float]]:
     """A row of the predictions table per photo, in order, and metrics.
@@ -83,4 +83,4 @@ def propagated_rows(
             rows[place] = row
     missing = no_vector().as_row()
     filled = [{"image_id": int(ids[place]), "error": missing} if row is None else row for place, row in enumerate(rows)]
-    return pa.Table.from_pylist(filled, schema=schemas.PREDICTIONS), {"reached": reached, "recall": found.recall}
+    return pa.Table.from_pylist(filled, schema=predictions_schema(costs)), {"reached": reached, "recall": found.recall}

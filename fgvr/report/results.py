@@ -19,6 +19,7 @@ from fgvr.tables import Table
 
 if TYPE_CHECKING:
     from fgvr.heads.costs import Tracks
+    from fgvr.hierarchy.levels import HierarchyScores
 
 EVALUATION = "eval_"
 """Prefix of the names of stages that predict for the evaluation only."""
@@ -174,12 +175,14 @@ class Results:
     mistakes: dict[str, Tracks] | None = None
     learned_from: dict[str, str] = field(default_factory=dict)
     slices: Slices | None = None
+    hierarchy: dict[str, HierarchyScores] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON types; the keys that programs read are `methods`, `stages`, `cost` and `costs`."""
         priced = {name: asdict(mistakes) for name, mistakes in (self.mistakes or {}).items()}
         return {
             **({"mistakes": priced} if priced else {}),
+            **({"hierarchy": {name: asdict(each) for name, each in self.hierarchy.items()}} if self.hierarchy else {}),
             "run": self.run,
             "evaluation": asdict(self.evaluation),
             "methods": {

@@ -64,11 +64,12 @@ class EvalPrototypes(EvalHeads):
         import pyarrow as pa
 
         from fgvr.models.from_features import no_vector
-        from fgvr.schemas import PREDICTIONS
+        from fgvr.models.infer import predictions_schema
 
         ids = compared_images(run).predicted
         found = run.table("propagated").find(ids)
         lacking = np.setdiff1d(ids, found["image_id"].to_numpy())
         failed = [{"image_id": int(image), "error": no_vector().as_row()} for image in lacking]
-        both = pa.concat_tables([found.cast(PREDICTIONS), pa.Table.from_pylist(failed, schema=PREDICTIONS)])
+        schema = predictions_schema(costs_at(run.config))
+        both = pa.concat_tables([found.cast(schema), pa.Table.from_pylist(failed, schema=schema)])
         return folder.write_table(both.sort_by("image_id"))

@@ -164,6 +164,13 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("infer.abstain_below", 0.5, {"propagated"}),
         ("infer.costs", "{costs}", {"propagated"}),
     ],
+    ("tree", WHOLE): [
+        ("hierarchy.path", "{other kinds}", {*PREDICTED, *OF_CLIP_CLASSES, "report"}),
+        ("hierarchy.levels", ["name", "family"], {*PREDICTED, *OF_CLIP_CLASSES, "report"}),
+        ("hierarchy.decide", "any_level", {*PREDICTED, *OF_CLIP_CLASSES, "report"}),
+        ("hierarchy.cost", "height", {*PREDICTED, *OF_CLIP_CLASSES, "report"}),
+        ("hierarchy.specific_above", 0.7, {*PREDICTED, *OF_CLIP_CLASSES, "report"}),
+    ],
     ("mlp", ("heads",)): [
         ("heads.hidden", 7, {"heads"}),
     ],
@@ -568,6 +575,7 @@ DECIDES_NOTHING: dict[str, dict[str, Any]] = {
 TABLES_OF = {
     "networks": ("encoder",),
     "all": WHOLE,
+    "tree": WHOLE,
     "server": LABELS,
     "simulated": LABELS,
     "boxes": ("detector", "detections"),
@@ -580,6 +588,7 @@ ELSEWHERE = {
     "ingest.limits.allowed_roots": "in the samples alone: tests/pipelines/test_ingest.py",
     "heads.propagation": "which names are evaluated: tests/pipelines/test_heads.py",
     "heads.graph_images": "by the ids of the images: tests/pipelines/test_heads.py",
+    "hierarchy.source": "by content, with hierarchy.path: the setup `tree`",
     "infer.cost_groups": "by content, with infer.costs: tests/pipelines/test_heads.py",
     "makd.images": "by the ids of the images, where they are not all: tests/pipelines/test_student_sample.py",
     "embed.images": "by the ids of the images: tests/pipelines/test_student_sample.py",
@@ -724,6 +733,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "nouns2": "tern n 1 0 1 0 00000000\n",
         "aliases.csv": "answer,label\ngull,Gull\n",
         "costs.csv": "true,predicted,cost\nGull,Tern,3\n",
+        "kinds.csv": "name,genus,family\nGull,Larus,Laridae\nTern,Sterna,Laridae\n",
+        "kinds2.csv": "name,genus,family\nGull,Gull,Laridae\nTern,Sterna,Laridae\n",
         "checked.csv": "uri,right_name\n/gull.jpg,Gull\n",
         "answers.csv": "uri,answer\na.jpg,gull\n",
         "prices.yaml": "date: 2026-01-01\nsource: a list\n",
@@ -769,6 +780,7 @@ def files_of(place: Path) -> dict[str, str]:
         "{choices}": str(place / "choices2.txt"),
         "{aliases}": str(place / "aliases.csv"),
         "{costs}": str(place / "costs.csv"),
+        "{other kinds}": str(place / "kinds2.csv"),
         "{checked}": str(place / "checked.csv"),
         "{answers}": str(place / "answers.csv"),
         "{other weights}": str(place / "other.pth"),
@@ -797,6 +809,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
     }
     own: dict[str, dict[str, Any]] = {
         "all": {},
+        "tree": {"hierarchy": {"source": "file", "path": str(place / "kinds.csv"), "decide": "least_cost"}},
         "sampled": {
             "label": {
                 "samples": 2,

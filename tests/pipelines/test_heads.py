@@ -12,12 +12,13 @@ import pytest
 from fgvr import schemas, storage
 from fgvr.candidates.sets import OWN_COLUMNS
 from fgvr.config import Clip, ConfigError
+from fgvr.hierarchy.kinds import KindsError
 from fgvr.mllm.backend import NameAnswer
 from fgvr.mllm.scoring_workers import choice_rows
 from fgvr.models.from_features import StoredVectorWorker
 from fgvr.models.head import HeadModel, VectorClasses, load_vector_classes, read_head_file
 from fgvr.tables import Table
-from pipelines.evaluate import _mistakes
+from pipelines.evaluate import _by_level, _mistakes
 from pipelines.heads import graph_ids, propagates
 from pipelines.infer import Predictions, identity_of
 from pipelines.registry import stage_of
@@ -221,6 +222,31 @@ def test_costs_decide_in_evaluation(given, tmp_path):
     assert before.uri != run.table("eval_label_prototypes").uri
 
 
+@pytest.mark.parametrize("method", ["label_prototypes", "heads"])
+def test_a_tree_decides_in_evaluation(given, tmp_path, method):
+    (tmp_path / "kinds.csv").write_text("name,parent\n" + "".join(f"{name},seabird\n" for name in CLASSES))
+    tree = {"source": "file", "path": str(tmp_path / "kinds.csv"), "decide": "any_level", "specific_above": 0.99999}
+    run = run_of(given, tmp_path, hierarchy=tree)
+    table = run.table(f"eval_{method}")
+    rows = table.find(np.arange(TRAIN, TRAIN + TEST)).to_pylist()
+    unsure = [row for row in rows if row["level"] == "level 1"]
+    assert unsure
+    assert all(row["label"] == "seabird" and row["label_id"] is None for row in unsure)
+    assert all(row["score"] > 0.99999 for row in rows if row["level"] == "level 2")
+    assert table.uri != run_of(given, tmp_path).table(f"eval_{method}").uri
+    truth = [CLASSES[label] for label in given[1][TRAIN:]]
+    found = _by_level(run, {method: [row["label"] for row in rows]}, truth)
+    assert found is not None
+    assert [level.level for level in found[method].levels] == ["level 2"]
+    assert found[method].levels[0].answered == pytest.approx(100 * (1 - len(unsure) / TEST))
+    assert found[method].not_wrong >= found[method].levels[0].accuracy
+    assert _by_level(run_of(given, tmp_path), {method: truth}, truth) is None
+    (tmp_path / "kinds.csv").write_text("name,parent\na,b\n")
+    assert _by_level(run, {method: truth}, truth) is None
+    with pytest.raises(KindsError, match="none of the labels"):
+        run_of(given, tmp_path, hierarchy=tree).table(f"eval_{method}")
+
+
 def test_what_cannot_work_is_refused_before_anything_starts(given, tmp_path):
     for name in ("label_prototypes", "heads"):
         with pytest.raises(ConfigError, match="needs vectors of an encoder"):
@@ -232,6 +258,21 @@ def test_what_cannot_work_is_refused_before_anything_starts(given, tmp_path):
         stage_of("heads").check(config_of(tmp_path, heads={"start": "text"}, embed=timm))
     with pytest.raises(ConfigError, match=r"infer\.cost_groups"):
         stage_of("predictions").check(config_of(tmp_path, infer={"cost_groups": "x.csv"}))
+    (tmp_path / "kinds.csv").write_text("name,parent\nauk,bird\n")
+    tree = {"source": "file", "path": str(tmp_path / "kinds.csv"), "decide": "least_cost"}
+    with pytest.raises(ConfigError, match=r"infer\.costs says what mistakes cost, too"):
+        stage_of("predictions").check(config_of(tmp_path, infer={"costs": "x.csv"}, hierarchy=tree))
+    for wrong, said in (
+        ({"path": None}, "path: required"),
+        ({"source": "none"}, "source = none reads nothing"),
+        ({"decide": "any_level", "cost": "height"}, "cost = height"),
+        ({"levels": ["a"]}, "at least two"),
+        ({"source": "wordnet", "levels": ["a", "b"]}, "has no columns"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            config_of(tmp_path, hierarchy={**tree, **wrong})
+    with pytest.raises(KindsError, match="wordnet-base"):
+        stage_of("report").check(config_of(tmp_path, hierarchy={"source": "wordnet", "path": str(tmp_path / "no")}))
     with pytest.raises(ConfigError, match=r"infer\.trained = base"):
         stage_of("predictions").check(config_of(tmp_path, infer={"trained": "base"}, makd={"base": False}))
 

@@ -16,6 +16,8 @@ from fgvr.config import Clip, ImageLimits
 from fgvr.encoders.encoder import encode_images, load_encoder
 from fgvr.heads.costs import CostFile
 from fgvr.heads.networks import build_network
+from fgvr.hierarchy.decisions import TreeRule
+from fgvr.hierarchy.kinds import Kinds
 from fgvr.models.base import ModelFolderError
 from fgvr.models.from_features import StoredVectorWorker
 from fgvr.models.head import HeadClassifier, HeadModel, VectorClasses, load_vector_classes
@@ -139,6 +141,33 @@ def test_costs_decide_and_silence_counts_as_abstaining(head, photos, tmp_path):
         assert found["label"].to_pylist() == labels
         assert found["abstained"].to_pylist() == silent
         assert [top[0] for top in found["top_labels"].to_pylist()] == ["zero", "one"]  # by probability
+
+
+def test_a_tree_answers_a_kind_where_the_name_is_unsure(head, photos, tmp_path):
+    tables.write_part(str(tmp_path / "e"), 0, embedding_rows(np.arange(0), np.zeros((0, 128), np.float32), []))
+    Table(str(tmp_path / "e"), "embeddings", "f", 0, 0, 1, 1, 0.0, extra={}).commit()
+    rows = pa.table({"image_id": pa.array([0, 1], pa.int64()), "uri": photos[:2]})
+    plain = StoredVectorWorker(InferSettings(str(head), ImageLimits(), device="cpu", threads=1), str(tmp_path / "e"))
+    scores = plain.process(rows)["score"].to_pylist()
+    kinds = Kinds({"zero": "number", "one": "number"}, {"number": "Number", "zero": "zero", "one": "one"})
+    for rule, labels, ids, levels in (
+        (TreeRule(kinds), ["zero", "one"], [0, 1], ["level 2", "level 2"]),
+        (
+            TreeRule(kinds, True, specific_above=(1 + max(scores)) / 2),
+            ["Number", "Number"],
+            [None, None],
+            ["level 1", "level 1"],
+        ),
+        (TreeRule(kinds, True, specific_above=0.5), ["zero", "one"], [0, 1], ["level 2", "level 2"]),
+    ):
+        settings = InferSettings(str(head), ImageLimits(), device="cpu", threads=1, costs=rule)
+        found = StoredVectorWorker(settings, str(tmp_path / "e")).process(rows)
+        assert found.schema.equals(schemas.PREDICTIONS_BY_LEVEL)
+        assert found["label"].to_pylist() == labels
+        assert found["label_id"].to_pylist() == ids
+        assert found["level"].to_pylist() == levels
+        assert found["abstained"].to_pylist() == [False, False]
+        assert found["score"].to_pylist() == pytest.approx([1, 1] if ids[0] is None else scores, rel=1e-5)
 
 
 @pytest.mark.parametrize("damage", ["format", "labels", "network", "weights", "members"])
