@@ -99,8 +99,8 @@ class PredictionStage(RowStage):
 
         settings = self.settings(run)
         columns = ("image_id", "uri", *(("metadata",) if model_columns(settings.model) else ()))
-        return RowJob(self.which(run), InferWorker, {"settings": settings}, PREDICTIONS, columns)
-        return RowJob(self.which(run), InferWorker, {"settings": settings}, predictions_schema(settings.costs))
+        schema = predictions_schema(settings.costs)
+        return RowJob(self.which(run), InferWorker, {"settings": settings}, schema, columns)
 
     def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
         """Keep the precision of the table's first parts, where devices differ in it."""

@@ -18,9 +18,6 @@ from fgvr.clip.vectors import read_vectors
 from fgvr.metadata.stored import columns_of, metadata
 from fgvr.models.base import Outputs, Texts
 from fgvr.models.head import VectorClasses, load_vector_classes, read_head_file
-from fgvr.models.infer import InferSettings, InferWorker, Row, costs_of, prediction_rows
-from fgvr.models.base import Outputs
-from fgvr.models.head import load_vector_classes, read_head_file
 from fgvr.models.infer import InferSettings, InferWorker, Row, costs_of, prediction_rows, predictions_schema
 from fgvr.schemas import Failure, Reason
 from fgvr.storage import fetch_folder
@@ -55,10 +52,9 @@ def predictions_from_features(
     ids: npt.NDArray[np.int64],
     classes: VectorClassifier,
     abstain_below: float = 0.0,
-    costs: CostFile | None = None,
+    costs: CostFile | TreeRule | None = None,
     *,
     texts: Texts | None = None,
-    costs: CostFile | TreeRule | None = None,
 ) -> pa.Table:
     """Rows of the predictions table for `ids`, in order; images without a vector become rows with an error.
 

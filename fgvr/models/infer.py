@@ -130,8 +130,6 @@ class InferWorker:
                 waiting = []
         if waiting:
             predicted += self._predict(waiting, ids, texts)
-        return pa.Table.from_pylist(predicted, schema=schemas.PREDICTIONS)
-            predicted += self._predict(waiting)
         return pa.Table.from_pylist(predicted, schema=predictions_schema(self.settings.costs))
 
     def _prepared(self, uri: str) -> torch.Tensor | Failure:
