@@ -4,7 +4,7 @@ import pytest
 
 from fgvr.hierarchy.kinds import Kinds
 from fgvr.hierarchy.levels import hierarchy_scores
-from tests.fgvr.hierarchy.test_decisions import KINDS
+from tests.fgvr.hierarchy.test_tree_decisions import KINDS
 
 
 def test_six_answers_by_hand():
