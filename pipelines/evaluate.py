@@ -153,7 +153,7 @@ class Report(Stage):
             remarks = (*results.evaluation.remarks, leaks)
             results = replace(results, evaluation=replace(results.evaluation, remarks=remarks))
             log.warning("%s", leaks)
-        results = replace(results, mistakes=mistakes, hierarchy=_by_level(run, names, true))
+        results = replace(results, hierarchy=_by_level(run, names, true))
         pictures = AspectPictures()
         if "makd" in compared.methods and has_aspects(run):
             aspects, pictures = aspect_report(run, with_base="base" in compared.methods)

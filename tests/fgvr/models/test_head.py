@@ -149,11 +149,12 @@ def test_a_tree_answers_a_kind_where_the_name_is_unsure(head, photos, tmp_path):
     rows = pa.table({"image_id": pa.array([0, 1], pa.int64()), "uri": photos[:2]})
     plain = StoredVectorWorker(InferSettings(str(head), ImageLimits(), device="cpu", threads=1), str(tmp_path / "e"))
     scores = plain.process(rows)["score"].to_pylist()
+    sure = (1 + max(scores)) / 2
     kinds = Kinds({"zero": "number", "one": "number"}, {"number": "Number", "zero": "zero", "one": "one"})
     for rule, labels, ids, levels in (
         (TreeRule(kinds), ["zero", "one"], [0, 1], ["level 2", "level 2"]),
         (
-            TreeRule(kinds, True, specific_above=(1 + max(scores)) / 2),
+            TreeRule(kinds, True, specific_above=sure),
             ["Number", "Number"],
             [None, None],
             ["level 1", "level 1"],
