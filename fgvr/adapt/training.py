@@ -102,7 +102,7 @@ def load(folder: str | Path) -> tuple[Any, Any]:
 
 
 def adapt(
-    model: Any, processor: Any, learned: Photos, recipe: Recipe, folder: Path, aliases: AliasTable | None = None
+    model: Any, processor: Any, learned: Photos, recipe: Recipe, folder: Path, *, aliases: AliasTable | None = None
 ) -> tuple[Any, list[Step]]:
     """Train an adapter, or go on from the last checkpoint in the folder; returns the adapted model and every step.
 
@@ -129,12 +129,12 @@ def adapt(
         raise AdapterError(f"adapt.beta = {recipe.beta:g}: must be above 0, since the sign decides when it explores")
     from transformers.trainer_utils import get_last_checkpoint
 
-    trainer = _trainer(model, processor, learned, recipe, folder, aliases or AliasTable())
+    trainer = _trainer(model, processor, learned, recipe, folder, aliases=aliases or AliasTable())
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
     return trainer.model, [_step(row) for row in trainer.state.log_history if "entropy_coef" in row]
 
 
-def _trainer(model: Any, processor: Any, learned: Photos, recipe: Recipe, folder: Path, aliases: AliasTable) -> Any:
+def _trainer(model: Any, processor: Any, learned: Photos, recipe: Recipe, folder: Path, *, aliases: AliasTable) -> Any:
     from datasets import Dataset
     from peft import LoraConfig
     from trl import GRPOConfig, GRPOTrainer

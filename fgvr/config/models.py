@@ -110,6 +110,9 @@ class VllmBackend(WithoutServer, Backend, runs_here=True, billed_by_token=False,
     """`demo` (the tiny model shipped here), a folder (local or s3://), or a hub name (OpenGVLab/InternVL3_5-8B-HF)."""
     revision: str | None = None
     """Revision of a hub model; null: the newest one when the run starts, whose commit is recorded."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter (PEFT, safetensors) with which the model answers (docs/adapt.md); null: none. Its content
+    is part of what decides the answers."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Precision of the weights; auto: as in the checkpoint, but 16 bits for a float32 one."""
     max_model_len: int | None = Field(default=None, ge=16)

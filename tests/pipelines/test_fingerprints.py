@@ -605,6 +605,7 @@ ELSEWHERE = {
     "DiffusionModel.subject_scale": "likewise",
     "DiffusionModel.revision": "its commit: tests/fgvr/augment/test_diffusion.py",
     "DiffusionModel.controlnet_revision": "likewise",
+    "VllmBackend.adapter": "by content: tests/fgvr/adapt/test_served.py",
     "VllmBackend.revision": "its commit: tests/fgvr/test_hub.py",
     "Clip.revision": "its commit: tests/fgvr/test_hub.py",
     "Clip.pretrained": "its content: tests/fgvr/test_digests.py",

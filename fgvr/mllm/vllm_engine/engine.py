@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fgvr.config.models import VllmBackend
@@ -50,7 +51,7 @@ class VllmEngine:
         self._llm, files = start_engine(config, vision=vision)
         trust = bool(config.engine_args.get("trust_remote_code", False))
         self._prompts = VllmPrompts(self._llm, str(files.folder), trust_remote_code=trust)
-        self._loop = RequestLoop(self._llm.llm_engine, eager=not runs_on_cpu())
+        self._loop = RequestLoop(self._llm.llm_engine, eager=not runs_on_cpu(), lora=_adapter(config))
         self._tasks: dict[AspectTask, AspectLoop] = {}
         self._names: dict[NameTask, NameLoop] = {}
         self._proven = False
@@ -209,6 +210,15 @@ class VllmEngine:
                 f"structured_outputs_config chooses its backend): {error}; set label.answer to free"
             ) from error
         self._held.add(sampling.structured)
+
+
+def _adapter(config: VllmBackend) -> Any:
+    """The adapter that all requests get, as vLLM takes it; None where there is none."""
+    if config.adapter is None:
+        return None
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest("adapter", 1, str(Path(config.adapter).expanduser().absolute()))
 
 
 def _of_a_picture(requests: Iterable[ImageRequest]) -> Iterator[list[ImageRequest]]:

@@ -12,9 +12,11 @@ from itertools import product
 from typing import Any
 
 from fgvr import hub, storage
+from fgvr.adapt.adapter_folder import check_adapter
 from fgvr.config import ConfigError
 from fgvr.config.model_names import DEMO_MODEL
 from fgvr.config.models import VllmBackend
+from fgvr.digests import folder_digest
 from fgvr.mllm.backend import ASSUMED_BILLIONS, AskedBy, MllmBackend, Provider, Size
 from fgvr.mllm.vllm_engine import model_files
 from fgvr.mllm.vllm_engine.memory import (
@@ -54,7 +56,9 @@ class VllmProvider(Provider):
     def identity(self) -> dict[str, Any]:
         """See Provider."""
         config = self._config
-        return {
+        # A newer field: it counts only where it is used, so that tables of earlier versions are still found.
+        adapter = {} if config.adapter is None else {"adapter": folder_digest(config.adapter)}
+        return adapter | {
             "model": model_files.identity(config),
             "dtype": config.dtype,
             "max_model_len": config.max_model_len,
@@ -72,12 +76,16 @@ class VllmProvider(Provider):
 
         Raises:
             ConfigError: reserved and used GPUs differ, or engines that share a GPU take more than there is.
+            AdapterError: the adapter cannot be used with the model.
             ModelError: an engine argument that vLLM does not know, or that has a field of its own.
             NotEnoughMemory: it cannot fit on the GPU or the machine.
         """
         config = self._config
         _check_gpus(config, asked)
         check_engine_args(config.engine_args, on_cpu=asked.workers.num_gpus == 0, place=asked.place)
+        if config.adapter is not None:
+            base = model_files.find(config).folder if self._is_here() else None
+            check_adapter(config.adapter, base, field=f"{asked.place}.adapter")
         if not self._is_here():
             return None  # the worker that fetches it checks again
         return _check_memory(config, asked, size_of(config, model_files.find(config)))

@@ -51,7 +51,7 @@ class RequestLoop:
     decides how many requests are in flight, so memory stays bounded for any number of images.
     """
 
-    def __init__(self, engine: Any, *, eager: bool = True) -> None:
+    def __init__(self, engine: Any, *, eager: bool = True, lora: Any = None) -> None:
         """Begin without requests.
 
         Args:
@@ -60,8 +60,10 @@ class RequestLoop:
                 allowed
                 requests: if pixels are the bottleneck, small steps gain nothing, and on a CPU they slow the pixels
                     down.
+            lora: a `vllm.lora.request.LoRARequest` that all requests get; None: the model answers as it is.
         """
         self._engine, self._eager = engine, eager
+        self._lora = {} if lora is None else {"lora_request": lora}
         self._waiting: dict[str, _Request] = {}
         self._number = 0
         self._threads = pixel_threads()
@@ -110,7 +112,7 @@ class RequestLoop:
         self._number += 1
         name = str(self._number)
         try:
-            self._engine.add_request(name, prompt, request.params)
+            self._engine.add_request(name, prompt, request.params, **self._lora)
         except Exception:
             # The output processor may know the request although the core rejected it: stepping would wait for it for
             # ever.

@@ -17,6 +17,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Final
 
+from fgvr.adapt.adapter_folder import check_adapter
 from fgvr.config.models import VllmBackend
 from fgvr.hub import PICKLED
 from fgvr.mllm.vllm_engine.memory import (
@@ -34,6 +35,8 @@ from fgvr.mllm.vllm_engine.model_files import ModelError, ModelFiles, find
 from fgvr.mllm.vllm_engine.named_files import by_commit, by_content
 from fgvr.mllm.vllm_engine.private import known_arguments, multimodal_architectures
 
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks for which vLLM makes room."""
 CHILD_STARTUP = Path(__file__).resolve().parents[2] / "child_startup"
 
 _OWN_FIELDS = {
@@ -279,4 +282,8 @@ def engine_arguments(config: VllmBackend, files: ModelFiles, *, on_cpu: bool, vi
         }
     else:
         arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
+    if config.adapter is not None:
+        rank = check_adapter(config.adapter, files.folder)
+        fits = next((most for most in _LORA_RANKS if most >= rank), rank)
+        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": fits}
     return arguments | config.engine_args

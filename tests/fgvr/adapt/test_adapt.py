@@ -59,7 +59,7 @@ def test_with_equal_rewards_only_the_entropy_moves_the_logits(beta: float, tmp_p
         logits = bare.z[None, None]
         return logits.log_softmax(-1)[..., 0], entropy_from_logits(logits), None
 
-    trainer = training._trainer(*load(MLLM_PATH), drawn(4), Recipe(**SMALL), tmp_path, AliasTable())
+    trainer = training._trainer(*load(MLLM_PATH), drawn(4), Recipe(**SMALL), tmp_path, aliases=AliasTable())
     monkeypatch.setattr(trainer, "_get_per_token_logps_and_entropies", logps)
     trainer.entropy_coef, trainer.current_gradient_accumulation_steps = beta, 1
     one = torch.ones(1, 1, dtype=torch.long)
@@ -115,7 +115,7 @@ def test_equal_rewards_teach_nothing_but_entropy(tmp_path: Path, monkeypatch) ->
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
     model, processor = load(MLLM_PATH)
-    with pytest.raises(AdapterError, match="not a number; lower adapt.lr"):
+    with pytest.raises(AdapterError, match=r"not a number; lower adapt\.lr"):
         adapt(model, processor, drawn(4), Recipe(steps=2, beta=float("inf"), **SMALL), tmp_path)
 
 
