@@ -111,8 +111,8 @@ class VllmBackend(WithoutServer, Backend, runs_here=True, billed_by_token=False,
     revision: str | None = None
     """Revision of a hub model; null: the newest one when the run starts, whose commit is recorded."""
     adapter: str | None = None
-    """Folder of a LoRA adapter (PEFT, safetensors) with which the model answers (docs/adapt.md); null: none. Its content
-    is part of what decides the answers."""
+    """Folder of a LoRA adapter (PEFT, safetensors) with which the model answers, known by its content; null: none. Only
+    adapters that docs/adapt.md describes are served."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Precision of the weights; auto: as in the checkpoint, but 16 bits for a float32 one."""
     max_model_len: int | None = Field(default=None, ge=16)
