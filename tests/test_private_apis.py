@@ -11,7 +11,7 @@ from cluster import ray_private
 from fgvr.mllm.vllm_engine import private
 
 ALLOWED = {"ray": "cluster/ray_private.py", "vllm": "fgvr/mllm/vllm_engine/private.py"}
-PUBLIC_OF_VLLM = {"vllm", "vllm.sampling_params"}
+PUBLIC_OF_VLLM = {"vllm", "vllm.lora.request", "vllm.sampling_params"}
 """Modules that vLLM's documentation names to users."""
 HIDDEN = {"engine_core", "renderer", "mm_processor", "mm_receiver_cache", "_renderer"}
 """Attributes of a `vllm.LLM` that it does not promise."""
