@@ -32,21 +32,20 @@ from pipelines.command import stage_main
 from pipelines.compared import Compared, compared_images, evaluated, methods_of
 from pipelines.embed import chosen_by
 from pipelines.infer import costs_at, stated_costs
-from pipelines.kinds import kinds_at
+from pipelines.kinds import by_level, kinds_at, stated_kinds
 from pipelines.photo_counts import may_have_truth
 from pipelines.registry import WHOLE_JOB, stage_of
 from pipelines.report_aspects import aspect_report, has_aspects
+from pipelines.report_leaks import leaks_of
 from pipelines.report_slices import check_slices, slices_of
 from pipelines.run_tables import Look, NotThere, Run, needs, per_run, unfinished
 from pipelines.stage import Stage
 
 if TYPE_CHECKING:
     from cluster.stage import StageFolder, StageSummary
-    from fgvr.arrays import Ids
     from fgvr.config.run import Method
     from fgvr.evaluation.images import Comparison
     from fgvr.heads.costs import Tracks
-    from fgvr.hierarchy.levels import HierarchyScores
     from fgvr.metrics.semantic import SentenceModel
     from fgvr.report.results import Results
     from fgvr.tables import Table
@@ -116,7 +115,7 @@ class Report(Stage):
             "run": run.config.run.name,
             "version": fgvr.__version__,
             **stated_costs(run.config),
-            **_stated_kinds(run),
+            **stated_kinds(run),
         }
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
@@ -136,7 +135,7 @@ class Report(Stage):
         true = strings(run.table("samples").take(ids, ["class_name"])["class_name"]).tolist()
         tables = {method: run.table(table_of(run, method)) for method in compared.methods}
         names = {str(method): names_of(table.find(ids), ids) for method, table in tables.items()}
-        leaks, true = _leaks(run, ids, names, true)
+        leaked, true = leaks_of(run, ids, names, true)
         comparison = compare(
             names,
             true,
@@ -145,15 +144,13 @@ class Report(Stage):
             resamples=config.bootstrap,
             seed=config.seed,
         )
-        mistakes = _mistakes(run, names, true)
         nearest = report_content.nearest_coverage(run, load_encoder) if compared.with_near else None
-        results = _results(run, compared, comparison, nearest)
-        results = replace(results, mistakes=mistakes, slices=slices_of(run, ids, names, true))
-        if leaks:
-            remarks = (*results.evaluation.remarks, leaks)
-            results = replace(results, evaluation=replace(results.evaluation, remarks=remarks))
-            log.warning("%s", leaks)
-        results = replace(results, hierarchy=_by_level(run, names, true))
+        results = replace(
+            _results(run, compared, comparison, nearest, (leaked,) if leaked else ()),
+            mistakes=_mistakes(run, names, true),
+            slices=slices_of(run, ids, names, true),
+            hierarchy=by_level(run, names, true),
+        )
         pictures = AspectPictures()
         if "makd" in compared.methods and has_aspects(run):
             aspects, pictures = aspect_report(run, with_base="base" in compared.methods)
@@ -271,38 +268,9 @@ def _remarks(run: Run) -> tuple[str, ...]:
     return (*own, *([said] if invented else []), *([mixed] if mixed else []), *stage_remarks(others))
 
 
-def _leaks(
-    run: Run, ids: Ids, names: Mapping[str, Sequence[str]], true: list[str | None]
-) -> tuple[str, list[str | None]]:
-    """What is to be said of compared images that are copies of photos in another split, and the true names that count.
-
-    With `evaluate.leaks: leave_out` such images count as images of no known class, so that nothing is scored on them.
-    """
-    from fgvr.checks.findings import Issue
-    from fgvr.metrics.classification import top1_hits
-
-    config = run.config.evaluate
-    if config.leaks == "ignore":
-        return "", true
-    found = run.table("findings").read(["image_id", "issue"]).to_pylist()
-    torn = [row["image_id"] for row in found if row["issue"] == Issue.ACROSS_SPLITS]
-    leaked = np.isin(ids, np.array(torn, np.int64))
-    count = int(leaked.sum())
-    said = f"{count:,} of {len(ids):,} compared images are copies or near-duplicates of a photo in another split"
-    if config.leaks == "leave_out":
-        left: list[str | None] = [None if leak else name for name, leak in zip(true, leaked.tolist(), strict=True)]
-        return (f"{said}: they are not scored" if count else said), left
-    scores = []
-    for method, given in names.items():
-        known = [place for place, name in enumerate(true) if name is not None]
-        hits = top1_hits([given[place] for place in known], [true[place] or "" for place in known])
-        rest = hits[~leaked[known]]
-        if count and len(rest):
-            scores.append(f"{method} {100 * rest.mean():.1f} (all: {100 * hits.mean():.1f})")
-    return (f"{said}; top-1 without them: {', '.join(scores)}" if scores else said), true
-
-
-def _results(run: Run, compared: Compared, comparison: Comparison, nearest_coverage: float | None) -> Results:
+def _results(
+    run: Run, compared: Compared, comparison: Comparison, nearest_coverage: float | None, remarks: tuple[str, ...]
+) -> Results:
     from fgvr.report.costs import method_costs
     from fgvr.report.results import EvaluationSet, Results, stage_results
     from pipelines import report_content
@@ -324,7 +292,7 @@ def _results(run: Run, compared: Compared, comparison: Comparison, nearest_cover
             trained_on=images.trained_on,
             sacc_model="" if found is None else found.name,
             discovery_overlap=compared.discovery_overlap,
-            remarks=_remarks(run),
+            remarks=(*_remarks(run), *remarks),
             class_targets=class_targets,
         ),
         methods=comparison.methods,
@@ -349,36 +317,6 @@ def _mistakes(run: Run, names: Mapping[str, Sequence[str]], true: Sequence[str |
         return None
     nameable = read_label_space(run.table("labels")).labels
     return {method: mistakes_of(said, true, costs, nameable) for method, said in names.items()}
-
-
-def _stated_kinds(run: Run) -> dict[str, str]:
-    """What stands above names, as fingerprints hold it, by content; nothing without it."""
-    kinds = kinds_at(run.config)
-    return {} if kinds is None else {"kinds": kinds.digest()}
-
-
-def _by_level(
-    run: Run, names: Mapping[str, Sequence[str]], true: Sequence[str | None]
-) -> dict[str, HierarchyScores] | None:
-    """Each method's names in the tree of kinds; None without a tree, or where it has no true name."""
-    kinds, config = kinds_at(run.config), run.config.evaluate
-    if kinds is None or not any(true):
-        return None
-    from fgvr.hierarchy.levels import hierarchy_scores
-
-    found = {}
-    for method, said in names.items():
-        scores = hierarchy_scores(said, true, kinds, resamples=config.bootstrap, seed=config.seed)
-        if scores is None:
-            log.warning("evaluate: the hierarchy has none of the true names, so that there are no metrics by level")
-            return None
-        found[method] = scores
-    left_out = max(each.left_out for each in found.values())
-    if left_out:
-        log.warning(
-            "evaluate: %s images have a true name that the hierarchy lacks: no metric by level", f"{left_out:,}"
-        )
-    return found
 
 
 def _numbers(results: Results) -> dict[str, float]:

@@ -232,7 +232,7 @@ def model_columns(model: str) -> list[str]:
 
 def lacking_columns(samples: Table, ids: Ids, columns: list[str]) -> dict[str, int]:
     """How many photos have no value, by column."""
-    from fgvr.sources.metadata import metadata_batches
+    from fgvr.metadata.stored import metadata_batches
 
     counts = dict.fromkeys(columns, 0)
     for rows in metadata_batches(samples, ids, columns):

@@ -1,7 +1,9 @@
-"""The tree of kinds that `hierarchy` configures."""
+"""The tree of kinds that `hierarchy` configures: how models decide in it, and what the report says by its levels."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fgvr import storage
@@ -10,6 +12,10 @@ from fgvr.config import Config
 if TYPE_CHECKING:
     from fgvr.hierarchy.decisions import TreeRule
     from fgvr.hierarchy.kinds import Source
+    from fgvr.hierarchy.levels import HierarchyScores
+    from pipelines.run_tables import Run
+
+log = logging.getLogger(__name__)
 
 
 def kinds_at(config: Config) -> Source | None:
@@ -34,3 +40,33 @@ def tree_rule(config: Config) -> TreeRule | None:
     if source is None:
         return None
     return TreeRule(source, asked.decide == "any_level", asked.cost, asked.specific_above)
+
+
+def stated_kinds(run: Run) -> dict[str, str]:
+    """What stands above names, as fingerprints hold it, by content; nothing without it."""
+    kinds = kinds_at(run.config)
+    return {} if kinds is None else {"kinds": kinds.digest()}
+
+
+def by_level(
+    run: Run, names: Mapping[str, Sequence[str]], true: Sequence[str | None]
+) -> dict[str, HierarchyScores] | None:
+    """Each method's names in the tree of kinds; None without a tree, or where it has no true name."""
+    kinds, config = kinds_at(run.config), run.config.evaluate
+    if kinds is None or not any(true):
+        return None
+    from fgvr.hierarchy.levels import hierarchy_scores
+
+    found = {}
+    for method, said in names.items():
+        scores = hierarchy_scores(said, true, kinds, resamples=config.bootstrap, seed=config.seed)
+        if scores is None:
+            log.warning("evaluate: the hierarchy has none of the true names, so that there are no metrics by level")
+            return None
+        found[method] = scores
+    left_out = max(each.left_out for each in found.values())
+    if left_out:
+        log.warning(
+            "evaluate: %s images have a true name that the hierarchy lacks: no metric by level", f"{left_out:,}"
+        )
+    return found

@@ -95,8 +95,8 @@ def prepare(
     """
     from fgvr.evaluation.leaks import powers
     from fgvr.metadata.fitted import fit
+    from fgvr.metadata.stored import metadata
     from fgvr.models.sentences import sentence_model
-    from fgvr.sources.metadata import metadata
 
     if len(training) > MOST_FITTED:
         training = np.sort(np.random.default_rng(seed).choice(training, MOST_FITTED, replace=False))
@@ -131,8 +131,8 @@ def prepare(
 
 def feature_blocks(samples: Table, ids: Ids, fitted: FittedMetadata) -> Iterator[Floats]:
     """Features of photos, float32 [n, dim], part by part in the order of the ids."""
+    from fgvr.metadata.stored import metadata_batches
     from fgvr.models.sentences import sentences_for
-    from fgvr.sources.metadata import metadata_batches
 
     for rows in metadata_batches(samples, ids, fitted.sources):
         texts = {name: rows[name] for name in fitted.sources}

@@ -96,7 +96,7 @@ def _cut(config: Config, name: str, texts: pa.Array) -> Cut:
 def _texts(run: Run, ids: Ids) -> dict[str, Any]:
     """The columns of slices and groups, as text: one value per photo."""
     from fgvr.evaluation.slice_cuts import folders
-    from fgvr.sources.metadata import metadata
+    from fgvr.metadata.stored import metadata
 
     group_by, own = run.config.evaluate.slices.group_by, set(_kept(run.config))
     wanted = dict.fromkeys([*_columns(run.config), *([group_by] if group_by is not None else [])])

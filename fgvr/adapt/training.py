@@ -187,7 +187,7 @@ def _follow(trainer: Any, recipe: Recipe) -> Any:
     """The callback that sets the coefficient before every step, and ends a training whose loss is no number."""
     from transformers import TrainerCallback
 
-    class Follow(TrainerCallback):  # type: ignore[misc]
+    class Follow(TrainerCallback):  # type: ignore[misc]  # transformers has no types
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             # From the step and not counted here: after a resume it is the same.
             trainer.entropy_coef = coefficient(state.global_step, recipe.steps, recipe.beta, recipe.stages)

@@ -18,7 +18,6 @@ from scipy.sparse.csgraph import connected_components
 Hashes = npt.NDArray[np.int64]
 Groups = npt.NDArray[np.int64]
 
-BITS: Final = 64
 BANDS: Final = 4
 MOST_BITS: Final = 7
 """Distance up to which the search is complete: two hashes that differ in at most 7 bits differ in at most one bit of
@@ -76,7 +75,8 @@ def near_pairs(hashes: Hashes, bits: int) -> NearPairs:
         for flip in flips:
             wanted = keys ^ np.uint64(flip)
             starts, ends = np.searchsorted(ordered, wanted), np.searchsorted(ordered, wanted, side="right")
-            for left, right in _candidates(order, starts, ends):
+            for left, number in _portions(ends - starts):
+                right = order[starts[left] + number]
                 near = np.bitwise_count(words[left] ^ words[right]) <= bits
                 keep = near & (left < right)
                 found.append(np.stack([left[keep], right[keep]]))
@@ -84,17 +84,15 @@ def near_pairs(hashes: Hashes, bits: int) -> NearPairs:
     return NearPairs(pairs[0], pairs[1])
 
 
-def _candidates(order: Groups, starts: Groups, ends: Groups) -> Iterator[tuple[Groups, Groups]]:
-    """Pairs (left, right) of hashes whose band matches, in portions of bounded size."""
-    counts = ends - starts
-    total = np.concatenate([[0], np.cumsum(counts)])
+def _portions(sizes: Groups) -> Iterator[tuple[Groups, Groups]]:
+    """(item, number) of `sizes[item]` numbers from 0 for each item, in portions of bounded size."""
+    total = np.concatenate([[0], np.cumsum(sizes)])
     first = 0
-    while first < len(counts):
+    while first < len(sizes):
         last = max(first + 1, int(np.searchsorted(total, total[first] + AT_ONCE, side="right")) - 1)
-        size = counts[first:last]
-        left = np.repeat(np.arange(first, last), size)
-        within = np.arange(int(size.sum())) - np.repeat(np.cumsum(size) - size, size)
-        yield left, order[np.repeat(starts[first:last], size) + within]
+        size = sizes[first:last]
+        items = np.repeat(np.arange(first, last), size)
+        yield items, np.arange(len(items)) - np.repeat(np.cumsum(size) - size, size)
         first = last
 
 
@@ -108,16 +106,19 @@ def near_groups(looks: Hashes, colours: npt.NDArray[np.uint8], bits: int) -> Gro
         colours: of the grid, uint8 [N, c].
         bits: as in `near_pairs`.
     """
-    leader, distinct, first = _leaders(looks, colours)
+    leader, distinct = _leaders(looks, colours)
     leads = np.flatnonzero(leader == np.arange(len(looks)))
     look_of = np.searchsorted(distinct, looks[leads])
     order = np.argsort(look_of, kind="stable")
     leads, look_of = leads[order], look_of[order]
     pairs = near_pairs(distinct, bits)
-    starts, ends = np.searchsorted(look_of, first), np.searchsorted(look_of, first, side="right")
+    counts = np.bincount(look_of, minlength=len(distinct))
+    starts = np.cumsum(counts) - counts
     one, other = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     # Each leader of one hash beside each of the other: mostly one and one.
-    for left, right in _leader_pairs(pairs, starts, ends):
+    for pair, number in _portions(counts[pairs.one] * counts[pairs.other]):
+        width = counts[pairs.other[pair]]
+        left, right = starts[pairs.one[pair]] + number // width, starts[pairs.other[pair]] + number % width
         near = agree(colours[leads[left]], colours[leads[right]])
         one.append(leads[left[near]])
         other.append(leads[right[near]])
@@ -138,8 +139,8 @@ def agree(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> npt.NDArr
     return same
 
 
-def _leaders(looks: Hashes, colours: npt.NDArray[np.uint8]) -> tuple[Groups, Hashes, Groups]:
-    """Photos of one hash by their colours: the leader of each, the distinct hashes, and their numbers.
+def _leaders(looks: Hashes, colours: npt.NDArray[np.uint8]) -> tuple[Groups, Hashes]:
+    """Photos of one hash by their colours: the leader of each, and the distinct hashes.
 
     The first photo of a hash leads; one that agrees with no leader becomes another.
     """
@@ -154,18 +155,4 @@ def _leaders(looks: Hashes, colours: npt.NDArray[np.uint8]) -> tuple[Groups, Has
                 leader[place] = leads[near[0]]
             elif len(leads) < MOST_LEADERS:
                 leads.append(place)
-    return leader, distinct, np.arange(len(distinct), dtype=np.int64)
-
-
-def _leader_pairs(pairs: NearPairs, starts: Groups, ends: Groups) -> Iterator[tuple[Groups, Groups]]:
-    """Places of leaders (left, right) of hashes that are near, in portions of bounded size."""
-    sizes = (ends - starts)[pairs.one] * (ends - starts)[pairs.other]
-    total = np.concatenate([[0], np.cumsum(sizes)])
-    at = 0
-    while at < len(sizes):
-        last = max(at + 1, int(np.searchsorted(total, total[at] + AT_ONCE, side="right")) - 1)
-        one, other, size = pairs.one[at:last], pairs.other[at:last], sizes[at:last]
-        within = np.arange(int(size.sum())) - np.repeat(np.cumsum(size) - size, size)
-        width = np.repeat((ends - starts)[other], size)
-        yield np.repeat(starts[one], size) + within // width, np.repeat(starts[other], size) + within % width
-        at = last
+    return leader, distinct

@@ -93,7 +93,7 @@ class FusedMetadata(Metadata):
 def _column(name: str, kind: Any) -> Column:
     """A column of the config; raises ValueError that says which kinds there are."""
     if isinstance(kind, str) and kind in WORDS:
-        return Column(name, kind, (name,), PERIODS.get(kind, 0.0))  # type: ignore[arg-type]
+        return Column(name, kind, (name,), PERIODS.get(kind, 0.0))  # type: ignore[arg-type]  # in WORDS
     if kind == "cyclic":
         raise ValueError(
             f"columns.{name} = cyclic has no period: write {{cyclic: 12}}, or month, day_of_year or hour for dates"

@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
+from fgvr.beliefs.audit import sign_test
 from fgvr.metrics.bootstrap import interval
 
 NO_NAME: Final = ""
@@ -216,6 +216,6 @@ def paired_score(
         return None
     found = interval(100 * (second.astype(np.float64) - first.astype(np.float64)), resamples=resamples, seed=seed)
     lost, won = int((first & ~second).sum()), int((second & ~first).sum())
-    p = float(binomtest(lost, lost + won, 0.5).pvalue) if lost + won else 1.0
     low, high = found if found is not None else (None, None)
-    return PairedScore(len(first), 100 * float(first.mean()), 100 * float(second.mean()), low, high, lost, won, p)
+    shares = 100 * float(first.mean()), 100 * float(second.mean())
+    return PairedScore(len(first), *shares, low, high, lost, won, sign_test(lost, won))

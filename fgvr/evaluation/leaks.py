@@ -20,6 +20,7 @@ import pyarrow as pa
 from fgvr.arrays import Floats, Ids
 from fgvr.heads.training import HeadExamples, HeadRecipe, train_head
 from fgvr.metadata.fitted import FittedMetadata
+from fgvr.metrics.bootstrap import wilson
 
 MOST_ROWS: Final = 20_000
 """Photos that are looked at, drawn at random."""
@@ -177,13 +178,3 @@ def _power(column: str, right: int, classes: Ids, held: npt.NDArray[np.bool_], d
     majority = float((classes[held] == usual).mean()) if count else 0.0
     low, high = wilson(right, count)
     return Power(column, right / max(count, 1), low, high, majority, count, distinct)
-
-
-def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson 1927): low and high; 0 and 1 where nothing was counted."""
-    if not count:
-        return 0.0, 1.0
-    share, spread = right / count, z * z / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * (share * (1 - share) / count + spread / (4 * count)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)

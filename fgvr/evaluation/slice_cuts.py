@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fgvr.sources.metadata import numbers
+from fgvr.metadata.stored import numbers
 
 MISSING: Final = "(none)"
 OTHERS: Final = "(others)"

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr.evaluation.slice_cuts import OTHERS, Cut
+from fgvr.metrics.bootstrap import wilson
 
 LEVEL: Final = 0.05
-Z95: Final = 1.959963984540054
 MIN_GROUPS: Final = 5
 """With fewer groups in a slice or beside it, nothing is tested by groups: their spread is not known."""
 
@@ -174,16 +174,6 @@ def holm(p: Sequence[float]) -> list[float]:
     corrected = np.empty_like(values)
     corrected[order] = np.minimum(raised, 1)
     return [float(value) for value in corrected]
-
-
-def wilson(right: float, images: float) -> tuple[float, float]:
-    """The 95% score interval (Wilson 1927) of a share, as shares; (0, 1) without images."""
-    if images <= 0:
-        return 0.0, 1.0
-    share, spread = right / images, Z95**2 / images
-    middle = share + spread / 2
-    half = Z95 * (share * (1 - share) / images + spread / (4 * images)) ** 0.5
-    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
 
 
 def fisher(right: int, images: int, rest_right: int, rest_images: int) -> float:

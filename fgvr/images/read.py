@@ -205,8 +205,7 @@ def decode_pixels(data: bytes, limits: ImageLimits, *, short_side: int | None = 
 
 def upright_size(data: bytes) -> tuple[int, int]:
     """Width and height of an image file that was decoded before, so that its header is known to be harmless."""
-    whole = _with_its_end(data) or data
-    with Image.open(io.BytesIO(whole), formats=formats()) as image:
+    with Image.open(io.BytesIO(data), formats=formats()) as image:
         width, height = image.size
         return (height, width) if orientation(image) in TURNED else (width, height)
 

@@ -1,4 +1,4 @@
-"""Confidence intervals of means over images."""
+"""Confidence intervals of means and shares over images."""
 
 from __future__ import annotations
 
@@ -44,3 +44,15 @@ def normal_interval(
     variance = float(np.average((scores - mean) ** 2, weights=weights)) * images / (images - 1)
     half = NormalDist().inv_cdf(1 - (1 - level) / 2) * (variance / images) ** 0.5
     return mean - half, mean + half
+
+
+def wilson(right: float, images: float) -> tuple[float, float]:
+    """The 95% score interval (Wilson 1927) of a share, as shares; (0, 1) without images."""
+    if images <= 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.975)
+    share, spread = right / images, z**2 / images
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * (share * (1 - share) / images + spread / (4 * images)) ** 0.5
+    # Without rounding, a share of 0 or 1 is an end of its own interval.
+    return 0.0 if right <= 0 else max(0.0, middle - half), 1.0 if right >= images else min(1.0, middle + half)

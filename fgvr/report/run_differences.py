@@ -9,11 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from fgvr.evaluation.differences import NameChanges, PairedScore
-from fgvr.metrics.scores import METRICS
 from fgvr.redact import masked_tree, safe
 from fgvr.report.console import METHOD_TITLES, METRIC_TITLES
-from fgvr.report.page import duration, of, render_page
-from fgvr.report.prices import money
+from fgvr.report.page import of, render_page
 
 SHOWN: Final = 20
 """Most names, moves and settings that a terminal shows of each kind; the page shows more, and `--json` all."""
@@ -58,7 +56,7 @@ class MethodChange:
 
     Attributes:
         method: its key in metrics.json.
-        metric: one of `METRICS`.
+        metric: one of `fgvr.metrics.scores.METRICS`.
         first: the score, 0 to 100; None where a run does not have it.
         second: likewise.
         paired: top-1 on the photos that both runs evaluated; None for the other metrics.
@@ -154,7 +152,7 @@ def _run(facts: RunFacts) -> str:
 def _settings(settings: Sequence[Setting]) -> Iterator[str]:
     for each in settings[:SHOWN]:
         yield f"  {each.field}: {_value(each.first)} → {_value(each.second)}"
-    yield from _more(len(settings) - SHOWN, "setting")
+    yield from _more(len(settings) - SHOWN, "setting", "settings")
 
 
 def _value(value: Any) -> str:
@@ -194,7 +192,7 @@ def _names(changes: NameChanges) -> Iterator[str]:
     moves = changes.moves()
     for one, other, count in moves[:SHOWN]:
         yield f"  {count:>10,}  {one or '(no name)'} → {other or '(no name)'}"
-    yield from _more(len(moves) - SHOWN, "kind of change")
+    yield from _more(len(moves) - SHOWN, "kind of change", "kinds of change")
 
 
 def _scores(scores: Sequence[MethodChange]) -> Iterator[str]:
@@ -224,13 +222,9 @@ def verdict(change: MethodChange) -> str:
     return f"{text}, {paired.only_second:,} won and {paired.only_first:,} lost, p = {paired.p:.2g}: {surely}"
 
 
-def _more(count: int, thing: str) -> Iterator[str]:
+def _more(count: int, one: str, several: str) -> Iterator[str]:
     if count > 0:
-        yield f"  and {count:,} more {thing if count == 1 else _plural(thing)}"
-
-
-def _plural(thing: str) -> str:
-    return thing.replace("kind of", "kinds of") if thing.startswith("kind of") else f"{thing}s"
+        yield f"  and {count:,} more {one if count == 1 else several}"
 
 
 class _Words:
@@ -239,8 +233,5 @@ class _Words:
     number = staticmethod(number)
     value = staticmethod(_value)
     verdict = staticmethod(verdict)
-    money = staticmethod(money)
-    duration = staticmethod(duration)
     methods = METHOD_TITLES
     metrics = METRIC_TITLES
-    order = METRICS

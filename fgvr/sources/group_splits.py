@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from fgvr.config.data import ParquetSource, TableSource
+from fgvr.metadata.stored import as_text
 from fgvr.names.spelling import one_form
-from fgvr.sources.metadata import as_text
 from fgvr.sources.rows import DEFAULT_SPLIT, LISTING
 
 TEST: Final = "test"

@@ -11,18 +11,6 @@ from typing import Final
 
 from fgvr.config.data import ParquetSource, Source, TableSource
 from fgvr.errors import UserError
-from fgvr.metadata.stored import as_text, columns_of, metadata, metadata_batches, missing, numbers
-
-__all__ = (
-    "MetadataError",
-    "as_text",
-    "check_columns",
-    "columns_of",
-    "metadata",
-    "metadata_batches",
-    "missing",
-    "numbers",
-)
 
 SHOWN: Final = 20
 """How many columns a message lists."""

@@ -12,7 +12,8 @@ from PIL import Image, ImageFilter
 from cluster.stage import RunContext
 from fgvr import storage
 from fgvr.config import build
-from pipelines import check, evaluate
+from pipelines import check
+from pipelines.report_leaks import leaks_of
 from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 from tests.without_ray import parts_without_ray
@@ -119,15 +120,15 @@ def test_copies_of_training_photos_are_said_or_not_scored(
     leaked = [row["uri"].endswith("smaller.jpg") for row in tested]
     assert sum(leaked) == 1
     given = [name if leak else "Dodo" for name, leak in zip(true, leaked, strict=True)]  # right about the copy alone
-    said, same = evaluate._leaks(run, ids, {"near": given}, true)
+    said, same = leaks_of(run, ids, {"near": given}, true)
     assert "1 of 3 compared images are copies or near-duplicates" in said
     assert "near 0.0 (all: 33.3)" in said
     assert same == true
     left = run_of(tmp_path, photos, evaluate={"leaks": "leave_out"})
-    said, counted = evaluate._leaks(left, ids, {"near": given}, true)
+    said, counted = leaks_of(left, ids, {"near": given}, true)
     assert "they are not scored" in said
     assert counted == [None if leak else name for name, leak in zip(true, leaked, strict=True)]
     ignored = run_of(tmp_path, photos)
-    assert evaluate._leaks(ignored, ids, {"near": given}, true) == ("", true)
+    assert leaks_of(ignored, ids, {"near": given}, true) == ("", true)
     assert not check.Findings().wanted(ignored.config)
     assert check.Findings().wanted(left.config)

@@ -18,9 +18,10 @@ from fgvr.mllm.scoring_workers import choice_rows
 from fgvr.models.from_features import StoredVectorWorker
 from fgvr.models.head import HeadModel, VectorClasses, load_vector_classes, read_head_file
 from fgvr.tables import Table
-from pipelines.evaluate import _by_level, _mistakes
+from pipelines.evaluate import _mistakes
 from pipelines.heads import graph_ids, propagates
 from pipelines.infer import Predictions, identity_of
+from pipelines.kinds import by_level
 from pipelines.registry import stage_of
 from tests.pipelines.planted_run import (
     CLASSES,
@@ -235,14 +236,14 @@ def test_a_tree_decides_in_evaluation(given, tmp_path, method):
     assert all(row["score"] > 0.99999 for row in rows if row["level"] == "level 2")
     assert table.uri != run_of(given, tmp_path).table(f"eval_{method}").uri
     truth = [CLASSES[label] for label in given[1][TRAIN:]]
-    found = _by_level(run, {method: [row["label"] for row in rows]}, truth)
+    found = by_level(run, {method: [row["label"] for row in rows]}, truth)
     assert found is not None
     assert [level.level for level in found[method].levels] == ["level 2"]
     assert found[method].levels[0].answered == pytest.approx(100 * (1 - len(unsure) / TEST))
     assert found[method].not_wrong >= found[method].levels[0].accuracy
-    assert _by_level(run_of(given, tmp_path), {method: truth}, truth) is None
+    assert by_level(run_of(given, tmp_path), {method: truth}, truth) is None
     (tmp_path / "kinds.csv").write_text("name,parent\na,b\n")
-    assert _by_level(run, {method: truth}, truth) is None
+    assert by_level(run, {method: truth}, truth) is None
     with pytest.raises(KindsError, match="none of the labels"):
         run_of(given, tmp_path, hierarchy=tree).table(f"eval_{method}")
 

@@ -5,8 +5,9 @@ import pyarrow as pa
 import pytest
 
 from fgvr.config.metadata import Metadata
-from fgvr.evaluation.leaks import powers, wilson
+from fgvr.evaluation.leaks import powers
 from fgvr.metadata.fitted import fit
+from fgvr.metrics.bootstrap import wilson
 
 
 def test_wilson_intervals():

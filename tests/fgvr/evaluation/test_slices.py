@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from fgvr.evaluation.slice_cuts import Cut, crossed, cut_by, gathered
-from fgvr.evaluation.slices import Slices, effective_images, fisher, holm, measure_slices, wilson
+from fgvr.evaluation.slices import Slices, effective_images, fisher, holm, measure_slices
+from fgvr.metrics.bootstrap import wilson
 
 
 def cut(name: str, codes: np.ndarray) -> Cut:

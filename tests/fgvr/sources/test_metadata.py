@@ -11,7 +11,8 @@ import pytest
 
 from fgvr import tables
 from fgvr.config.data import FolderSource, TableSource
-from fgvr.sources.metadata import MetadataError, check_columns, metadata, missing, numbers
+from fgvr.metadata.stored import metadata, missing, numbers
+from fgvr.sources.metadata import MetadataError, check_columns
 from fgvr.sources.source import read_source
 from fgvr.tables import Table
 
