@@ -222,10 +222,8 @@ def answers_of(
     import torch
 
     said: list[list[str]] = []
-    each, conversation = (
-        max(1, samples),
-        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": LABEL_PROMPT}]}],
-    )
+    each = max(1, samples)
+    conversation = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": LABEL_PROMPT}]}]
     text = processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
     processor.tokenizer.padding_side = "left"
     model.eval()

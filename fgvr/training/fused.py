@@ -97,10 +97,15 @@ class FusedTrainer(StudentTrainer):
         """See StudentTrainer; the metadata's part has a rate of its own."""
         settings = self.settings
         made = optimiser_of(self.student.image, settings)
-        rate = settings.metadata.encoder_lr
         named = [weight for name, weight in self.student.named_parameters() if not name.startswith("image.")]
-        made.add_param_group({"params": named, SCALE: 1.0 if rate is None else rate / settings.lr})
+        made.add_param_group({"params": named, SCALE: self._encoder_scale})
         return made
+
+    @property
+    def _encoder_scale(self) -> float:
+        """The rate of the metadata's part, as a factor of the student's."""
+        rate = self.settings.metadata.encoder_lr
+        return 1.0 if rate is None else rate / self.settings.lr
 
     def loss_terms(self) -> Sequence[LossTerm[StudentStep]]:
         """See StudentTrainer; with pre-training the contrastive loss first, and the others after it."""
@@ -148,5 +153,4 @@ class FusedTrainer(StudentTrainer):
     def restore_state(self, state: Mapping[str, Any]) -> None:
         """See StudentTrainer."""
         super().restore_state(state)
-        rate = self.settings.metadata.encoder_lr  # a factor of the config, not of the checkpoint
-        self.optimiser.param_groups[-1][SCALE] = 1.0 if rate is None else rate / self.settings.lr
+        self.optimiser.param_groups[-1][SCALE] = self._encoder_scale  # of the config, not of the checkpoint
