@@ -1,5 +1,10 @@
-"""vLLM serves an adapter: its answers are those of transformers with the same adapter, and other ones than without."""
+"""vLLM serves an adapter: its answers are those of transformers with the same adapter, and other ones than without.
 
+The engine runs in a process of its own, since vLLM changes its process for good (the number of threads, for one).
+"""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,20 +42,26 @@ def strong(tmp_path_factory) -> tuple[Path, list[Image.Image], list[str], list[s
     return folder, images, plain, [said[0] for said in answers_of(adapted, processor, images, max_tokens=8)]
 
 
-@pytest.mark.slow
-def test_vllm_answers_with_the_adapter(strong) -> None:
+def vllm_says(folder: Path, images: list[Image.Image]) -> list[str]:
+    """What vLLM answers with the adapter of this folder."""
     from fgvr.mllm.vllm_engine.engine import VllmEngine
 
-    folder, images, plain, expected = strong
-    assert expected != plain
-    config = VllmBackend(adapter=str(folder), dtype="float32", cpu_kv_cache_gb=0.25, max_model_len=256)
-    engine = VllmEngine(config)
+    engine = VllmEngine(VllmBackend(adapter=str(folder), dtype="float32", cpu_kv_cache_gb=0.25, max_model_len=256))
     requests = [
         ImageRequest(Picture.of(image), image_conversation(LABEL_PROMPT), Sampling(max_tokens=8)) for image in images
     ]
-    said = [answer.text for answer in engine.label(requests)]
-    engine.close()
-    assert said == expected
+    try:
+        return [answer.text for answer in engine.label(requests)]
+    finally:
+        engine.close()
+
+
+@pytest.mark.slow
+def test_vllm_answers_with_the_adapter(strong) -> None:
+    folder, images, plain, expected = strong
+    assert expected != plain
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as own_process:
+        assert own_process.submit(vllm_says, folder, images).result() == expected
 
 
 @pytest.mark.slow
