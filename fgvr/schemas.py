@@ -367,6 +367,19 @@ STUDENT_TARGETS = pa.schema(
     ]
 )
 
+COMPARISON = pa.schema(
+    [
+        pa.field("model", pa.string(), nullable=False),  # timm's name of the backbone
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),  # photos that it is of; "" for a measure of the network itself
+        pa.field("metric", pa.string(), nullable=False),
+        ("value", pa.float64()),  # null where it is not defined, or where the training failed
+        ("low", pa.float64()),  # 95% interval over photos; null without one
+        ("high", pa.float64()),
+        ("note", pa.string()),  # why there is no value, or what a reader must know
+    ]
+)
+
 PREDICTIONS = pa.schema(
     [
         IMAGE_ID,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fgvr.config import Config
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.config.run import Method
-from pipelines.registry import STAGES, further_tables, stage_of
+from pipelines.registry import STAGES, added_tables, stage_of
 from pipelines.run_tables import Run, reached, so_far
 from pipelines.stage import Stage, model_of, workers_at
 
@@ -22,7 +22,7 @@ def billing(config: Config) -> Billing:
     from fgvr.report.costs import Billing
     from fgvr.report.prices import read_prices
 
-    names = [*STAGES, *further_tables(config)]
+    names = [*STAGES, *added_tables(config)]
     prices, stages = config.evaluate.prices, [stage_of(name) for name in names]
     models = {stage.table: model_of(stage, config) for stage in stages}
     paid = {table: model.title for table, model in models.items() if model is not None and model.billed_by_token}

@@ -1,6 +1,6 @@
 """The tables of a run: one line per table, naming the class whose file holds everything else about the table.
 
-The config may add tables of one kind: `FAMILIES`.
+The config may add tables of some kinds: `FAMILIES`.
 
 A line is resolved when its table is first requested, so that stages need not import each other, and `--help` imports
 only its own. The order is that in which a reader would look at the tables; the bill and the checks follow it.
@@ -53,6 +53,7 @@ STAGES = {
     "synthetic": "augment:Synthetic",
     "base": "makd:Base",
     "makd": "makd:Makd",
+    "comparison": "compare:Comparison",
     "predictions": "infer:Predictions",
     "eval_mllm_answers": "methods.mllm:EvalAnswers",
     "eval_mllm": "methods.mllm:EvalLabels",
@@ -84,7 +85,9 @@ STAGES = {
 """Table → module below `pipelines`, and class."""
 FURTHER = "answers_"
 """What the names of the tables of answers of further sources begin with."""
-FAMILIES = {FURTHER: ("answers", "answers:SourceAnswers")}
+COMPARED = "compared_"
+"""What the names of the tables of students begin with that are trained to compare their backbones."""
+FAMILIES = {FURTHER: ("answers", "answers:SourceAnswers"), COMPARED: ("makd", "compare:ComparedStudent")}
 """What the names of tables begin with that a config adds → the table behind which they stand, module and class."""
 WHOLE_JOB = (
     *("samples", "labels", "votes", "embeddings", "issues", "reasked", "candidates", "near", "questions"),
@@ -105,6 +108,17 @@ def stage_of(table: str) -> Stage:
 def further_tables(config: Config) -> tuple[str, ...]:
     """The tables that a config adds: the answers of the second and later sources of labels."""
     return tuple(f"{FURTHER}{source.name}" for source in config.label.sources[1:])
+
+
+def compared_tables(config: Config) -> tuple[str, ...]:
+    """The tables that a config adds: a student per compared backbone and seed."""
+    models = dict.fromkeys(config.compare.models)
+    return tuple(f"{COMPARED}{model}_{seed}" for model in models for seed in range(config.compare.seeds))
+
+
+def added_tables(config: Config) -> tuple[str, ...]:
+    """All tables that a config adds."""
+    return (*further_tables(config), *compared_tables(config))
 
 
 def in_order(tables: Collection[str]) -> list[str]:

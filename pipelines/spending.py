@@ -12,7 +12,7 @@ from fgvr.report.costs import Billing, usd_of
 from fgvr.report.results import StageResult
 from pipelines.bill import Bill, Line
 from pipelines.billing import billing
-from pipelines.registry import STAGES, further_tables
+from pipelines.registry import STAGES, added_tables
 from pipelines.run_tables import Look
 from pipelines.stage import Stage
 
@@ -48,7 +48,7 @@ def expect(look: Look, bill: Bill | None) -> None:
         return
     money = billing(look.config)
     spending.prices = money.prices
-    names = (*STAGES, *further_tables(look.config))
+    names = (*STAGES, *added_tables(look.config))
     costs = {name: StageCost(money.models.get(name), _usd_per_second(name, money)) for name in names}
     for line in () if bill is None else bill.lines:
         costs[line.ask.stage] = _expected(costs[line.ask.stage], look, line)

@@ -207,6 +207,8 @@ def assembled(run: Run, task: StudentTask) -> TrainingSet:
         if task.named
         else true_targets(true_classes(task.rows))
     )
+    if task.named and len(targets.classes) > task.rows.num_rows:  # some photos of the pool are kept for a test
+        targets = targets.chosen(np.isin(run.table("pool").read(["image_id"])["image_id"].to_numpy(), image_ids))
     if task.fills_aspects:
         p_yes = class_mean_answers(p_yes, targets.classes, len(targets.labels))
     held = HeldOut(task.settings.validation_share, task.settings.seed, task.settings.fraction)

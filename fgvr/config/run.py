@@ -11,6 +11,7 @@ from fgvr.config.augment import Augment
 from fgvr.config.base import Part, Workers
 from fgvr.config.baselines import Baselines
 from fgvr.config.check import Check
+from fgvr.config.compare import Compare
 from fgvr.config.data import Ingest
 from fgvr.config.detect import Detect
 from fgvr.config.distill import Distill
@@ -234,6 +235,7 @@ class Config(Part):
     signatures: Signatures = Signatures()
     augment: Augment = Augment()
     makd: Makd = Makd()
+    compare: Compare = Compare()
     distill: Distill = Distill()
     baselines: Baselines = Baselines()
     evaluate: Evaluate = Evaluate()

@@ -1,9 +1,9 @@
-"""The drawing of accuracy against cost: one dot per method, US$ per million photos on a logarithmic axis."""
+"""The drawing of accuracy against cost: one dot per method or backbone, costs on a logarithmic axis."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fgvr.evaluation.images import MethodResult
@@ -40,12 +40,14 @@ class Tick:
 
 @dataclass(frozen=True)
 class Scatter:
-    """The drawing; `missing` are methods without a known price."""
+    """The drawing; `missing` are methods without a known price, `x_title` names the axis of costs."""
 
     dots: list[Dot]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     missing: list[str]
+    x_title: str = "US$ per million photos (logarithmic)"
+    label: str = "Top-1 of each method against its cost for a million photos"
 
 
 def scatter(methods: Mapping[str, MethodResult], costs: Costs | None) -> Scatter | None:
@@ -61,10 +63,33 @@ def scatter(methods: Mapping[str, MethodResult], costs: Costs | None) -> Scatter
     usd = {name: max(LEAST_USD, value) for name, value in priced.items() if value is not None}
     if len(usd) < 2:
         return None
-    low, high = (math.log10(end(usd.values())) for end in (min, max))
-    first, last = math.floor(low), max(math.ceil(high), math.floor(low) + 1)
-    bottom = 10 * math.floor(min(scored[name] for name in usd) / 10)
-    top = max(10 * math.ceil(max(scored[name] for name in usd) / 10), bottom + 10)
+    points = {METHOD_TITLES.get(name, name): (value, scored[name]) for name, value in usd.items()}
+    missing = [METHOD_TITLES.get(name, name) for name in scored if name not in usd]
+    return drawn(points, lambda value: f"US$ {in_usd(value)} per million photos", missing=missing)
+
+
+def drawn(
+    points: Mapping[str, tuple[float, float]],
+    in_words: Callable[[float], str],
+    *,
+    missing: list[str],
+    x_title: str = Scatter.x_title,
+    label: str = Scatter.label,
+) -> Scatter:
+    """The drawing of at least one point.
+
+    Args:
+        points: name → cost, which is above 0, and top-1 in percent.
+        in_words: a cost with its unit.
+        missing: names that have no point.
+        x_title: of the axis of costs.
+        label: what the drawing shows, for readers who cannot see it.
+    """
+    costs, scores = zip(*points.values(), strict=True)
+    first = math.floor(math.log10(min(costs)))
+    last = max(math.ceil(math.log10(max(costs))), first + 1)
+    bottom = 10 * math.floor(min(scores) / 10)
+    top = max(10 * math.ceil(max(scores) / 10), bottom + 10)
 
     def x_of(value: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (math.log10(value) - first) / (last - first)
@@ -72,25 +97,25 @@ def scatter(methods: Mapping[str, MethodResult], costs: Costs | None) -> Scatter
     def y_of(value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bottom) / (top - bottom)
 
-    dots = [_dot(name, x_of(value), y_of(scored[name]), value, scored[name]) for name, value in usd.items()]
+    dots = []
+    for name, (value, top1) in points.items():
+        words = f"{top1:.1f} % top-1, {in_words(value)}"
+        dots.append(Dot(name, x_of(value), y_of(top1), y_of(top1) + 4, words))
     every = max(1, (last - first) // 6)
     step = 20 if top - bottom > 50 else 10
     return Scatter(
         _apart(dots),
         [Tick(x_of(10.0**power), in_usd(10.0**power)) for power in range(first, last + 1, every)],
         [Tick(y_of(value), str(value)) for value in range(bottom, top + 1, step)],
-        [METHOD_TITLES.get(name, name) for name in scored if name not in usd],
+        missing,
+        x_title,
+        label,
     )
 
 
 def in_usd(value: float) -> str:
     """US$ for a drawing, in which two digits are enough: 0.05, 1.3, 42, 1,200 (`prices.money` is for tables)."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-
-
-def _dot(name: str, x: float, y: float, usd: float, top1: float) -> Dot:
-    words = f"{top1:.1f} % top-1, US$ {in_usd(usd)} per million photos"
-    return Dot(METHOD_TITLES.get(name, name), x, y, y + 4, words)
 
 
 def _apart(dots: list[Dot]) -> list[Dot]:

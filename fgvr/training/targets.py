@@ -41,6 +41,16 @@ class ClassTargets:
     weights: Floats | None = None
     soft: SoftClasses | None = None
 
+    def chosen(self, which: npt.NDArray[np.bool_]) -> ClassTargets:
+        """Those of some of the images: `which` is bool [N]."""
+        return ClassTargets(
+            self.classes[which],
+            self.labels,
+            self.source,
+            None if self.weights is None else self.weights[which],
+            None if self.soft is None else self.soft.chosen(which),
+        )
+
 
 @dataclass(frozen=True)
 class TrueClasses:

@@ -12,7 +12,7 @@ from fgvr.config import Config, build
 from fgvr.config.base import TrainWorkers, Workers
 from fgvr.tables import Table
 from pipelines.photo_counts import Photos
-from pipelines.registry import STAGES, WHOLE_JOB, further_tables, in_order, stage_of
+from pipelines.registry import STAGES, WHOLE_JOB, added_tables, in_order, stage_of
 from pipelines.run_tables import Look, NotThere, Run, closure, needs, quietly
 from pipelines.stage import model_of, setting
 
@@ -42,7 +42,7 @@ def test_a_line_is_a_stage_of_that_table(name: str) -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_what_a_stage_names_is_there(name: str, tree: str) -> None:
     config, stage = build(TREES[tree]), stage_of(name)
-    assert set(needs(look(config), name)) <= {*STAGES, *further_tables(config)}
+    assert set(needs(look(config), name)) <= {*STAGES, *added_tables(config)}
     if (place := stage.workers(config)) is not None:
         assert isinstance(setting(config, place), Workers | TrainWorkers)
     if (place := stage.model(config)) is not None:

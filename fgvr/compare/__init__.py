@@ -1,0 +1,1 @@
+"""Backbones compared as students: what they get right, what they cost, and which one a budget allows."""
