@@ -187,7 +187,8 @@ def _answers(
             return error.failure
 
     side = classifier.spec.preprocess.input_size
-    seen, scores, some = _Seen(classifier.model), [np.zeros((0, len(classifier.labels)), np.float32)], []
+    seen, scores = _Seen(classifier.model), [np.zeros((0, len(classifier.labels)), np.float32)]
+    some: list[Tensor] = []
     waiting: list[Tensor] = []
 
     def ask() -> None:

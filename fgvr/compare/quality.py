@@ -63,7 +63,7 @@ def accuracies(ranks: Ids, names: int, *, resamples: int, seed: int) -> list[Mea
     """
     found = []
     for metric, most in (("top1", 1), ("top5", TOP)):
-        hits = 100.0 * ((ranks >= 0) & (ranks < most))
+        hits = np.where((ranks >= 0) & (ranks < most), 100.0, 0.0).astype(np.float64)
         low, high = interval(hits, resamples=resamples, seed=seed) or (None, None)
         note = f"top-{names}: the student knows {names} names" if most > names else ""
         found.append(Measure(metric, float(hits.mean()) if len(hits) else None, note, low, high))
@@ -122,5 +122,4 @@ def silhouette(vectors: Floats | None, true: Sequence[str], *, most: int, seed: 
 
 def finite(scores: Floats) -> npt.NDArray[np.bool_]:
     """Whether the scores of each photo are numbers: bool [N]."""
-    whole: npt.NDArray[np.bool_] = np.isfinite(scores).all(axis=1)
-    return whole
+    return np.asarray(np.isfinite(scores).all(axis=1), bool)

@@ -85,7 +85,7 @@ def drawn(
         x_title: of the axis of costs.
         label: what the drawing shows, for readers who cannot see it.
     """
-    costs, scores = zip(*points.values(), strict=True)
+    costs, scores = [cost for cost, _ in points.values()], [top1 for _, top1 in points.values()]
     first = math.floor(math.log10(min(costs)))
     last = max(math.ceil(math.log10(max(costs))), first + 1)
     bottom = 10 * math.floor(min(scores) / 10)
