@@ -143,7 +143,7 @@ class Comparison(Stage):
 
     def recheck(self, run: Look) -> None:
         """Refuse a comparison without test photos as soon as the photos are listed."""
-        tested(run)
+        photos_tested(run)
 
     def workers(self, config: Config) -> str | None:
         """What measures the students."""
@@ -169,7 +169,7 @@ class Comparison(Stage):
             "measuring": MEASURING,
             "reading": READING,
             "limits": config.ingest.limits,
-            "tested": {photos.source: digest_of_ids(photos.ids) for photos in tested(run)},
+            "tested": {photos.source: digest_of_ids(photos.ids) for photos in photos_tested(run)},
             "bootstrap": config.evaluate.bootstrap,
             "seed": config.evaluate.seed,
             "silhouette_images": config.compare.silhouette_images,
@@ -185,7 +185,7 @@ class Comparison(Stage):
         from fgvr.compare.rows import failed_rows, measured_rows, outcome_rows
         from fgvr.schemas import COMPARISON
 
-        photos = tested(run)
+        photos = photos_tested(run)
         names = compared_tables(run.config)
         rows: list[dict[str, Any]] = []
         outcomes: list[pa.Table] = []
@@ -309,7 +309,7 @@ def held_back(run: Run) -> Ids:
     return np.sort(np.concatenate(found))
 
 
-def tested(run: Run) -> Sequence[Tested]:
+def photos_tested(run: Run) -> Sequence[Tested]:
     """The test photos whose true class is known: of `evaluate.split`, and those of other sources.
 
     Raises:

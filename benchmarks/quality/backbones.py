@@ -7,8 +7,8 @@ Data: `$FGVR_DATA/birds`, the first ten species by name with 30 training photos 
 and `$FGVR_DATA/clothing` without the labels "Not sure", "Skip" and "Other", where the photos of two people, fixed
 before anything was measured (the two who sent most), are learned from by nobody and are the test across sources. A
 third of the others' photos are the test within. All nets start from random weights, with one recipe that no test photo
-has chosen, at 64 pixels. So few photos and epochs rank nothing for anybody with more of them or with pretrained weights:
-what is shown is the stage `compare` at work, the costs, and how wide the intervals are.
+has chosen, at 64 pixels. So few photos and epochs rank nothing for anybody with more of them, or with pretrained
+weights: what is shown is the stage `compare` at work, the costs, and how wide the intervals are.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ RECIPE: Final = {
     "min_crop": 0.35,
     "validation_share": 0,
     "alpha": 0,
+    "workers": {"num_cpus": 1},
 }
 Listed = Sequence[Mapping[str, str]]
 

@@ -116,6 +116,7 @@ def made_light(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.detect._annotated", _annotated)
     monkeypatch.setattr("fgvr.detection.model.pretrained_weights", lambda name: PretrainedWeights(name, "c"))
     monkeypatch.setattr("pipelines.neighbours.plan_search", _planned)
+    monkeypatch.setattr("pipelines.compare.Comparison.made", lambda *_: None)  # its page
 
 
 def _annotated(run: Any, split: str) -> tuple[Any, Any]:

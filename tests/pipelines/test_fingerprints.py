@@ -434,6 +434,20 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("evaluate.slices.min_images", 3, {"report"}),
         ("evaluate.slices.max_values", 3, {"report"}),
     ],
+    ("compared", ("comparison",)): [
+        ("compare.weights", {"resnet18": "{other weights}"}, {"compared_resnet18_0"}),
+        ("compare.silhouette_images", 3, {"comparison"}),
+        ("compare.workers.num_cpus", 3, {"comparison"}),  # times and memory are of so many threads
+        ("compare.workers.num_gpus", 1, {"comparison"}),
+        ("makd.image_size", 64, {"compared_resnet18_0"}),
+        ("makd.seed", 3, {"compared_resnet18_0"}),
+        ("makd.alpha", 3, set()),
+        ("makd.backbone", "resnet34", set()),
+        ("evaluate.max_images", 1, {"comparison"}),
+        ("evaluate.bootstrap", 3, {"comparison"}),
+        ("evaluate.seed", 3, {"comparison"}),
+        ("ingest.limits.cut_bottom", 3, {"compared_resnet18_0", "comparison"}),
+    ],
     ("infer", ("predictions",)): [
         ("infer.split", "test", {"predictions"}),
         ("infer.model", "{other student}", {"predictions"}),
@@ -569,10 +583,12 @@ DECIDES_NOTHING: dict[str, dict[str, Any]] = {
     "boxes": {
         "detect": {"checkpoint_epochs": 3, "batch_images": 3, "workers": TRAINERS, "infer_workers": pool(256)},
     },
+    "compared": {"compare": {"max_ms": 3, "max_params": 3, "max_gmacs": 3}, "makd": {"base": False}},
     "searched": {"neighbours": {"tasks": False}},
     "networks": {"distill": {"checkpoint_epochs": 3, "cache_gb": 3, "workers": TRAINERS}},
 }
 TABLES_OF = {
+    "compared": ("comparison",),
     "networks": ("encoder",),
     "all": WHOLE,
     "tree": WHOLE,
@@ -586,6 +602,10 @@ ELSEWHERE = {
     "run.budget.tokens": "likewise",
     "run.folder": "tables of another folder are others",
     "ingest.limits.allowed_roots": "in the samples alone: tests/pipelines/test_ingest.py",
+    "compare.models": "which tables are among the inputs",
+    "compare.seeds": "likewise",
+    "compare.test_column": "by the ids of the photos: tests/pipelines/test_compare.py",
+    "compare.test_values": "likewise",
     "heads.propagation": "which names are evaluated: tests/pipelines/test_heads.py",
     "heads.graph_images": "by the ids of the images: tests/pipelines/test_heads.py",
     "hierarchy.source": "by content, with hierarchy.path: the setup `tree`",
@@ -845,6 +865,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
             "makd": {"metadata": {"columns": {"title": "text"}}, "distillation": {"kind": "none"}},
             "heads": {"metadata": {"columns": {"title": "text"}}},
         },
+        "compared": {"compare": {"models": ["resnet18"], "seeds": 1}, "makd": {"target": "true", **NOT_TAUGHT}},
         "duplicates": {"label": {"duplicate_similarity": 0.9}},
         "chosen": {"label": {"images": {"select": "medoids", "max_images": 4}}},
         "searched": {"neighbours": {"method": "ivf"}},
