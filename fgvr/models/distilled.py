@@ -130,4 +130,4 @@ def _of_part(weights: Weights, part: str) -> dict[str, Tensor]:
     """The tensors of one part of a model, by their names in that part: dense copies on the CPU, for safetensors."""
     start = f"{part}."
     found = {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
-    return {name: value.detach().cpu().contiguous() for name, value in found.items()}
+    return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in found.items()}

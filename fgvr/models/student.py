@@ -260,7 +260,7 @@ def save_student(folder: Path, spec: StudentSpec, weights: dict[str, torch.Tenso
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Dense copies: a state dict may hold views of one tensor or channels-last memory, which safetensors cannot store.
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
+    save_file({name: _dense(tensor) for name, tensor in weights.items()}, folder / WEIGHTS_FILE)
     content = {
         "backbone": spec.backbone,
         "backbone_args": spec.backbone_args,
@@ -274,6 +274,10 @@ def save_student(folder: Path, spec: StudentSpec, weights: dict[str, torch.Tenso
         "facts": facts,
     }
     write_model_file(folder, KIND, FORMAT, content)
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def load_student(folder: Path, device: str | torch.device = "cpu") -> tuple[StudentSpec, nn.Module]:

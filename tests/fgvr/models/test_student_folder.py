@@ -81,3 +81,16 @@ def test_damaged_folders_say_what_is_wrong(student, tmp_path):
 def test_no_images_is_an_error(student):
     with pytest.raises(ValueError, match="no images"):
         load_classifier(student[2]).scores([])
+
+
+def test_a_network_whose_layers_share_weights_is_kept_whole(tmp_path):
+    spec = StudentSpec("coat_lite_tiny", ("a", "b"), (), timm_preprocess("coat_lite_tiny", 32))
+    model = build_student(spec).eval()
+    weights = model.state_dict()
+    shared = {tensor.data_ptr() for tensor in weights.values()}
+    assert len(shared) < len(weights)
+    save_student(tmp_path / "model", spec, weights, {})
+    loaded = load_classifier(tmp_path / "model").model
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(pixels), model(pixels))
