@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 import subprocess
@@ -36,6 +37,8 @@ def multiply_adds(network: nn.Module, side: int) -> int:
     torch's counter counts two operations per multiply-add. It knows no fused attention on CPUs, so that attention is
     computed as two matrix products here. Norms, activations, softmax and sums are not counted, as usual.
     """
+    # The counter follows tensors that need gradients, which fails where these are views made without any.
+    network = copy.deepcopy(network).requires_grad_(requires_grad=False)
     place = next(network.parameters()).device
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, side, side, device=place))

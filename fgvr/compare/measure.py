@@ -20,7 +20,7 @@ from fgvr.config import ImageLimits
 from fgvr.errors import UserError
 from fgvr.failures import allowed_failures
 from fgvr.images.read import ImageError
-from fgvr.models.student import StudentClassifier
+from fgvr.models.student import StudentClassifier, load_student
 from fgvr.names.spelling import fold_name
 from fgvr.prefetch import read_ahead
 from fgvr.schemas import Failure
@@ -171,7 +171,7 @@ def measure_student(job: MeasureJob) -> Measured:
         if not finite(scores).all():
             note = "some outputs are not finite: the training went astray"
             quality[source] = [Measure(each.metric, None, note) for each in quality[source]]
-        pulled = pulled or list(_activity(classifier, some, true))
+        pulled = pulled or list(_activity(classifier, folder, some, true))
     return Measured(quality, [*costs, *pulled], ids, ranks, said, _in_words(classifier))
 
 
@@ -255,7 +255,7 @@ def _costs(classifier: StudentClassifier, folder: Path) -> Iterator[Measure]:
     yield Measure("memory_mib", peak, "" if peak is not None else "this system does not tell a process's peak")
 
 
-def _activity(classifier: StudentClassifier, pixels: Tensor, true: Sequence[str]) -> Iterator[Measure]:
+def _activity(classifier: StudentClassifier, folder: Path, pixels: Tensor, true: Sequence[str]) -> Iterator[Measure]:
     place = {fold_name(label): number for number, label in enumerate(classifier.labels)}
     classes = [place.get(fold_name(name), -1) for name in true[: min(PULLED, len(pixels))]]
     known = [row for row, number in enumerate(classes) if number >= 0]
@@ -264,7 +264,9 @@ def _activity(classifier: StudentClassifier, pixels: Tensor, true: Sequence[str]
         return
     inputs = classifier.spec.preprocess.normalise(pixels[known].to(classifier.device))
     targets = torch.tensor([classes[row] for row in known], device=classifier.device)
-    found = gradient_activity(classifier.model, inputs, targets, len(classifier.labels))
+    # Loaded anew: some networks keep tensors of their first pass, which here was one without gradients.
+    _, network = load_student(folder, classifier.device)
+    found = gradient_activity(network, inputs, targets, len(classifier.labels))
     yield from (Measure(f"gradient_{name}", value) for name, value in found.items())
 
 

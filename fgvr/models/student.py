@@ -26,6 +26,7 @@ from fgvr.forward_pass import in_passes
 from fgvr.images.read import decode_pixels
 from fgvr.metadata.fitted import MetadataFormatError
 from fgvr.mllm.choices import ChoiceQuestion
+from fgvr.models import t2t_vit  # noqa: F401  # registers its networks with timm
 from fgvr.models.base import (
     MODEL_FILE,
     WEIGHTS_FILE,

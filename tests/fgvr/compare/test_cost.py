@@ -37,6 +37,12 @@ def test_multiply_adds_of_attention() -> None:
     assert multiply_adds(network, 64) == stem + 12 * (attention + mlp) + classifier
 
 
+def test_multiply_adds_of_a_network_that_passes_its_weights_from_layer_to_layer() -> None:
+    network = build_student(spec_of("pit_ti_224", 64)).eval()  # a class token beside the map
+    assert multiply_adds(network, 64) > 0
+    assert all(weight.requires_grad for weight in network.parameters())
+
+
 def test_parameters_of_a_layer() -> None:
     assert parameters(nn.Conv2d(16, 32, 3)) == 9 * 16 * 32 + 32
 

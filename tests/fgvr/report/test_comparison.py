@@ -17,9 +17,9 @@ HOSTILE = "<script>alert(1)</script>"
 COSTS = {"parameters": 2.5e6, "macs": 1.5e8, "ms_batch1": 3.0, "ms_batch64": 0.5, "memory_mib": 80.0, "train_ms": 4.0}
 
 
-def row(model: str, seed: int, source: str, metric: str, value: float | None, note: str | None = None) -> dict[str, Any]:
-    names = ("model", "seed", "source", "metric", "value", "low", "high", "note")
-    return dict(zip(names, (model, seed, source, metric, value, None, None, note), strict=True))
+def row(model: str, seed: int, source: str, metric: str, value: float | None, note: str = "") -> dict[str, Any]:
+    values = (model, seed, source, metric, value, None, None, note or None)
+    return dict(zip(COMPARISON.names, values, strict=True))
 
 
 def page() -> ComparisonPage:
