@@ -289,7 +289,7 @@ def held_back(run: Run) -> Ids:
 
     import numpy as np
 
-    from fgvr.sources.metadata import metadata_batches
+    from fgvr.metadata.stored import metadata_batches
 
     compare = run.config.compare
     found, seen = [np.zeros(0, np.int64)], Counter[str]()
