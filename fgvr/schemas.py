@@ -30,6 +30,7 @@ class Reason(StrEnum):
     WRONG_SIZE = "wrong_size"  # the boxes were drawn on an image of another size
     REFUSED = "refused"  # the model answered that it cannot or will not say
     EMPTY_ANSWER = "empty_answer"  # no name in the answer, or it was cut off before the name
+    STRUCK_OUT = "struck_out"  # a person decided that the name is none, or not that of the photo
     NOTHING_THERE = "nothing_there"  # the model answered that the photo shows nothing of the kind
     OTHER_LANGUAGE = "other_language"  # the model answered in a language that is not parsed
     NO_LABEL_MASS = "no_label_mass"  # no measurable probability on yes or no, or on any class name

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from pipelines.beliefs import (
     settled_names,
     write_audit,
 )
+from pipelines.checked import CHECKED, checked_names
 from pipelines.command import stage_main
 from pipelines.duplicates import photos_of
 from pipelines.embed import vectors_at
@@ -117,6 +118,8 @@ class Candidates(Stage):
 
         config = run.config.candidates
         made: dict[str, Any] = config.deciding()
+        if run.table("labels").extra.get(CHECKED):  # a set of one for each photo that a person has checked
+            made["checked"] = "certain"
         # Newer fields count only where they are used, so that tables of earlier versions are still found.
         if not made.pop("guard"):
             return {"candidates": made, "neighbours": SEARCH.decides(run), "rules": RULES} | _of_texts(run)
@@ -138,6 +141,8 @@ class Candidates(Stage):
         agreement = estimate_of(found, own.first, config.k)
         log.info("candidates: %s", agreement.in_words())
         made = _Made.of(run, found, own, embedded, agreement)
+        checked = np.where(embedded, checked_names(labels, ids, own.first), NONE).astype(np.int32)
+        made = replace(made, sets=made.sets.certain(checked))
         k = used_neighbours(config, agreement)
         near_ids = np.where(found.ids[:, :k] == NONE, NONE, ids[found.ids[:, :k]])
         summary = folder.write_table(candidate_rows(ids, near_ids, found.scores[:, :k], made.sets), ROWS_PER_PART)

@@ -11,6 +11,7 @@ import numpy as np
 
 from fgvr.config import Config, ConfigError
 from fgvr.config.run import Method
+from pipelines.reviewed import AUDITED, audited
 from pipelines.run_tables import Run, per_run
 from pipelines.stage import Phase, Stage
 
@@ -61,10 +62,18 @@ def methods_of(config: Config) -> list[Method]:
 
 @per_run
 def evaluated(run: Run) -> tuple[EvaluationImages, int]:
-    """The images that all methods name, and how many of them are also in the discovery set."""
-    from fgvr.evaluation.images import choose_images
+    """The images that all methods name, and how many of them are also in the discovery set.
+
+    Where no image of the split has a class, and people looked at an audit sample, these are the images of which they
+    said what they show: for them alone the names can be called right or wrong.
+    """
+    from fgvr.evaluation.images import EvaluationImages, choose_images
 
     config, labelled = run.config.evaluate, _labelled(run)
+    if audited(run) and not run.photos.classes.get(config.split):
+        ids = np.array(sorted(audited(run)), np.int64)
+        overlap = int(np.isin(ids, labelled["image_id"].to_numpy()).sum())
+        return EvaluationImages(ids, AUDITED, trained_on=False), overlap
     images = choose_images(
         run.table("samples").batches(["image_id", "split", "class_name"]),
         labelled["image_id"].to_numpy(),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -248,10 +248,15 @@ class SharedAnswers(Stage):
         return StageSummary.of(duplicates.rows, failures, **size)
 
 
-def write_photos(folder: StageFolder, duplicates: Table) -> int:
-    """Write `PHOTOS_FILE` beside a labels table; returns how many images got the answer of another image."""
-    content = io.BytesIO()
-    np.save(content, duplicates.read(["photo_id"])["photo_id"].to_numpy())
+def write_photos(folder: StageFolder, duplicates: Table, others: Sequence[int] = ()) -> int:
+    """Write `PHOTOS_FILE` beside a labels table; returns how many images got the answer of another image.
+
+    `others`: ascending ids of images in the labels that are not in `duplicates`: photos of their own.
+    """
+    content, rows = io.BytesIO(), duplicates.read(["image_id", "photo_id"])
+    photos = dict(zip(rows["image_id"].to_pylist(), rows["photo_id"].to_pylist(), strict=True))
+    photos |= {image: image for image in others}
+    np.save(content, np.array([photos[image] for image in sorted(photos)], np.int64))
     folder.write_bytes(PHOTOS_FILE, content.getvalue())
     return int(duplicates.extra["metrics"]["shared"])
 

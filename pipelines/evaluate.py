@@ -38,6 +38,7 @@ from pipelines.registry import WHOLE_JOB, stage_of
 from pipelines.report_aspects import aspect_report, has_aspects
 from pipelines.report_leaks import leaks_of
 from pipelines.report_slices import check_slices, slices_of
+from pipelines.reviewed import audited, left_out, true_names
 from pipelines.run_tables import Look, NotThere, Run, needs, per_run, unfinished
 from pipelines.stage import Stage
 
@@ -116,13 +117,14 @@ class Report(Stage):
             "version": fgvr.__version__,
             **stated_costs(run.config),
             **stated_kinds(run),
+            **({"audited": sorted(audited(run).items())} if audited(run) else {}),
         }
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Compare the names, and write the report."""
         import pyarrow as pa
 
-        from fgvr.evaluation.images import compare, names_of, strings
+        from fgvr.evaluation.images import compare, names_of
         from fgvr.metrics.semantic import SentenceBert
         from fgvr.report.page import render
         from fgvr.report.pictures import AspectPictures
@@ -132,7 +134,7 @@ class Report(Stage):
         load_encoder = cache(lambda: SentenceBert(config.sentence_model))
         _warn(run, compared)
         ids = compared.images.ids
-        true = strings(run.table("samples").take(ids, ["class_name"])["class_name"]).tolist()
+        true = true_names(run, ids)
         tables = {method: run.table(table_of(run, method)) for method in compared.methods}
         names = {str(method): names_of(table.find(ids), ids) for method, table in tables.items()}
         leaked, true = leaks_of(run, ids, names, true)
@@ -227,12 +229,9 @@ def _in_order(look: Look, names: Iterable[str]) -> list[str]:
 @per_run
 def _sentence_model(run: Run) -> SentenceModel | None:
     """The sentence model that compares names; None where no class is known. Raises SentenceModelError."""
-    from fgvr.evaluation.images import strings
     from fgvr.metrics.semantic import look_up
 
-    ids = evaluated(run)[0].ids
-    true = strings(run.table("samples").take(ids, ["class_name"])["class_name"]).tolist()
-    return look_up(run.config.evaluate.sentence_model) if any(true) else None
+    return look_up(run.config.evaluate.sentence_model) if any(true_names(run, evaluated(run)[0].ids)) else None
 
 
 def _stage_tables(run: Run) -> list[Table]:
@@ -292,7 +291,7 @@ def _results(
             trained_on=images.trained_on,
             sacc_model="" if found is None else found.name,
             discovery_overlap=compared.discovery_overlap,
-            remarks=(*_remarks(run), *remarks),
+            remarks=(*_remarks(run), *left_out(run, compared.images.split), *remarks),
             class_targets=class_targets,
         ),
         methods=comparison.methods,

@@ -20,7 +20,7 @@ import hashlib
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -33,16 +33,20 @@ from fgvr.config.near import LISTED_PROMPT, LISTED_QUESTION
 from fgvr.redact import masked_value
 from pipelines.command import stage_main
 from pipelines.registry import further_tables
+from pipelines.reviewed import Reviewed, reviewed
 from pipelines.run_tables import Run, per_run
 from pipelines.stage import RowJob, RowStage, Stage
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Ids
     from fgvr.beliefs.together import Together
     from fgvr.mllm.label_worker import LabelSettings
     from fgvr.names.answer_items import Form, Item
     from fgvr.names.label_space import Merge, NamedAnswers
+    from fgvr.tables import Table
 
 
 log = logging.getLogger(__name__)
@@ -251,6 +255,10 @@ class NameStage(Stage):
         """Right names by image id, where a person has looked."""
         return {}
 
+    def reviewed(self, run: Run) -> Reviewed:
+        """What people decided on the review page."""
+        return Reviewed()
+
     def together(self, run: Run, named: NamedAnswers) -> Together | None:
         """What several sources say together; None: an image's label is that of the first."""
         return None
@@ -263,9 +271,9 @@ class NameStage(Stage):
         """The meaning of every answer in these tables, with one label space for all of them."""
         from fgvr.names.aliases import read_aliases
         from fgvr.names.checked import chosen_too
-        from fgvr.names.label_space import build_label_space, count_items
+        from fgvr.names.label_space import build_label_space, count_items, renamed
 
-        aliases = self.aliases(run)
+        aliases, names = self.aliases(run), self.reviewed(run).aliases
         items: Counter[Item] = Counter()
         for name, form in self.forms(run).items():
             # All columns: a table of an earlier version has no column `cut`.
@@ -274,7 +282,8 @@ class NameStage(Stage):
         if checked:
             chosen = chosen_too(chosen, list(checked.values()))
             items.update(checked.values())
-        return build_label_space(items, chosen, _merge(run.config.label) if self.merges else None)
+        named = build_label_space(items, chosen, _merge(run.config.label) if self.merges else None)
+        return renamed(named, items, names) if names else named
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Read every answer twice: for the label space, then for the rows."""
@@ -282,27 +291,26 @@ class NameStage(Stage):
         from fgvr import tables
         from fgvr.failures import Failures
         from fgvr.names.aliases import write_aliases
-        from fgvr.names.checked import corrected
-        from fgvr.names.label_space import LABEL_SPACE_FILE, label_rows
+        from fgvr.names.checked import with_others
+        from fgvr.names.label_space import LABEL_SPACE_FILE
         from pipelines.combine import reliability_of
 
         named = self.named(run)
-        name, form = next(iter(self.forms(run).items()))
-        answers, checked, together = run.table(name), self.checked(run), self.together(run, named)
+        answers, together = run.table(next(iter(self.forms(run)))), self.together(run, named)
         folder.write_bytes(LABEL_SPACE_FILE, named.space.to_json())
         _write_aliases(folder, write_aliases(named.aliases))
-        failures = Failures()
-        for number, part in enumerate(answers.batches()):
-            rows = label_rows(part, named, form.listed, structured=form.structured, limit=self.limit(run.config))
-            if together is not None:
-                rows = together.rows(rows)
-            rows = corrected(rows, checked, named)
-            tables.write_part(folder.uri, number, rows)
+        parts, others = self._rows(run, named, together), not_asked(answers, self.reviewed(run).names)
+        if others:
+            parts = with_others(parts, others, named, answers.rows_per_part)
+        failures, count, total = Failures(), 0, 0
+        for rows in parts:
+            tables.write_part(folder.uri, count, rows)
             failures.add(Failures.in_rows(rows))
+            count, total = count + 1, total + rows.num_rows
         return StageSummary.of(
-            answers.rows,
+            total,
             failures,
-            parts=answers.parts,
+            parts=count,
             rows_per_part=answers.rows_per_part,
             metrics={
                 "labels": float(len(named.space.labels)),
@@ -311,6 +319,19 @@ class NameStage(Stage):
                 **({} if together is None else reliability_of(run.config, together.said)),
             },
         )
+
+    def _rows(self, run: Run, named: NamedAnswers, together: Together | None) -> Iterator[pa.Table]:
+        """The labels of a part of the answers after the other, as people left them."""
+        from fgvr.names.checked import corrected, denied
+        from fgvr.names.label_space import label_rows
+
+        name, form = next(iter(self.forms(run).items()))
+        checked, not_names = self.checked(run), self.reviewed(run).not_names
+        for part in run.table(name).batches():
+            rows = label_rows(part, named, form.listed, structured=form.structured, limit=self.limit(run.config))
+            if together is not None:
+                rows = together.rows(rows)
+            yield denied(corrected(rows, checked, named), not_names, named)
 
 
 class Labels(NameStage):
@@ -371,6 +392,8 @@ class Labels(NameStage):
         # Newer fields count only where they are used, so that tables of earlier versions are still found.
         looked = {} if checked is None else {"checked": _digest_of_csv(checked, ("uri", "right_name"))}
         further = [list(form_of(run.config, source)) for source in run.config.label.sources[1:]]
+        people = self.reviewed(run).digest
+        looked |= {} if people is None else {"reviewed": people}
         more = looked | ({"further": further} if further else {}) | combination(run.config)
         return super().recipe(run) | {"aliases": chosen} | more
 
@@ -380,21 +403,31 @@ class Labels(NameStage):
 
         if run.config.label.combine == "first":
             return None
-        return said_together(run, self.forms(run), named, self.checked(run))
+        checked = self.checked(run)
+        others = not_asked(run.table(next(iter(self.reads(run)))), checked)
+        asked = {image: name for image, name in checked.items() if image not in others}
+        return said_together(run, self.forms(run), named, asked)
+
+    def reviewed(self, run: Run) -> Reviewed:
+        """The decisions in the run's folder, unless `label.reviewed` is false."""
+        return reviewed(run)
 
     def checked(self, run: Run) -> Mapping[int, str]:
-        """The file `label.checked`, for the images of the discovery set; copies that share an answer share the name."""
+        """The file `label.checked`, for the images of the discovery set, and what was decided on the review page.
+
+        Copies that share an answer share the name.
+        """
         from fgvr.names.checked import of_copies, of_images, read_checked
 
-        place = run.config.label.checked
-        if place is None:
-            return {}
-        ids, uris = self._photos(run)
-        found = of_images(read_checked(place), ids.tolist(), uris)
-        if run.config.label.duplicate_similarity is None:
+        place, found = run.config.label.checked, {}
+        if place is not None:
+            ids, uris = self._photos(run)
+            found = of_images(read_checked(place), ids.tolist(), uris)
+        found |= self.reviewed(run).names
+        if run.config.label.duplicate_similarity is None or not found:
             return found
         rows = run.table("duplicates").read(["image_id", "photo_id"])
-        return of_copies(found, rows["image_id"].to_pylist(), rows["photo_id"].to_pylist())
+        return found | of_copies(found, rows["image_id"].to_pylist(), rows["photo_id"].to_pylist())
 
     def _photos(self, run: Run) -> tuple[Ids, list[str]]:
         """Ids and URIs of the photos to label."""
@@ -421,7 +454,8 @@ class Labels(NameStage):
 
         summary = super().compute(run, folder)
         if run.config.label.duplicate_similarity is not None:
-            shared = write_photos(folder, run.table("duplicates"))
+            answers = run.table(next(iter(self.reads(run))))
+            shared = write_photos(folder, run.table("duplicates"), list(not_asked(answers, self.reviewed(run).names)))
             summary.extra = {SHARED: shared} if shared else {}
         if looked := sorted(self.checked(run)):
             write_checked(folder, looked)
@@ -429,7 +463,19 @@ class Labels(NameStage):
             log.info("labels: %s of them are names that a person has checked", f"{len(looked):,}")
         if run.config.label.checked is not None:
             summary.remarks = (*summary.remarks, *self._not_labelled(run, run.config.label.checked))
+        summary.remarks = (*summary.remarks, *self.reviewed(run).remarks())
         return summary
+
+
+def not_asked(answers: Table, names: Mapping[int, str]) -> dict[int, str]:
+    """Those of the names by image id whose image has no row among the answers."""
+    import numpy as np
+
+    if not names:
+        return {}
+    ids = np.array(sorted(names), np.int64)
+    asked = set(answers.find(ids, ["image_id"])["image_id"].to_pylist())
+    return {image: names[image] for image in ids.tolist() if image not in asked}
 
 
 @per_run

@@ -52,6 +52,14 @@ class CandidateSets:
         labels = np.where(rows[:, None], self.label_ids, NONE).astype(np.int32)
         return CandidateSets(labels, np.where(rows[:, None], self.weights, 0.0).astype(np.float32))
 
+    def certain(self, labels: Labels) -> CandidateSets:
+        """The same sets, but one label alone where it is certain: `labels` int32 [N], `NONE` elsewhere."""
+        known = labels != NONE
+        label_ids, weights = self.label_ids.copy(), self.weights.copy()
+        label_ids[known], weights[known] = NONE, 0.0
+        label_ids[known, 0], weights[known, 0] = labels[known], 1.0
+        return CandidateSets(label_ids, weights)
+
     def of(self, neighbours: Ids) -> CandidateSets:
         """The candidates of several images, concatenated per row.
 

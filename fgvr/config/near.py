@@ -57,6 +57,10 @@ class Label(Part):
     checked: str | None = None
     """CSV with columns `uri,right_name` of photos that a person has looked at: issues.csv or audit.csv with the right
     names filled in. Their names are certain: labels, candidate sets and issues hold on to them."""
+    reviewed: bool = True
+    """Take what people decided on the review page (`pipelines/review.py`) from the run's folder: renamed, united and
+    struck-out names, and photos with their right names, also of photos about which the MLLM was not asked. Photos of an
+    audit sample and of `evaluate.split` teach nothing. false: the run computes what it would without them."""
     reask: float = Field(default=0, ge=0, le=1)
     """Share of the labels, the most suspicious first, about which the MLLM is asked again, as a closed choice between
     the label and the names suggested. A label is replaced only where the model's clear choice is also its neighbours'

@@ -1,4 +1,4 @@
-"""Photos whose name a person has looked at: a CSV of photos and right names, as `issues.csv` and `audit.csv` have them.
+"""Photos whose name a person has looked at: from a CSV of photos and right names, or from the review page.
 
 Such a name is the label, whatever the model said. It counts as a label that a person chose: it keeps its spelling and
 is not merged into another one, unless `label.aliases` says so.
@@ -6,15 +6,17 @@ is not merged into another one, unless `label.aliases` says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 
-from fgvr import storage
+from fgvr import schemas, storage
 from fgvr.errors import UserError
 from fgvr.names.aliases import AliasTable
 from fgvr.names.label_space import NamedAnswers
 from fgvr.names.spelling import spelling_key
+from fgvr.schemas import Failure, Reason
 from fgvr.text_files import EditedCsvError, read_edited_csv
 
 COLUMNS = ("uri", "right_name")
@@ -121,3 +123,79 @@ def corrected(rows: pa.Table, checked: Mapping[int, str], named: NamedAnswers) -
             known["error"] = None
         result.append(row | known)
     return pa.Table.from_pylist(result, schema=rows.schema)
+
+
+def denied(rows: pa.Table, not_names: Mapping[int, str], named: NamedAnswers) -> pa.Table:
+    """Rows of the labels table without the names of which a person said that the photo does not show them.
+
+    The heaviest of the other names becomes the label; without any the row fails, and says why.
+
+    Args:
+        rows: of the labels table.
+        not_names: image id → a canonical name.
+        named: the label space.
+    """
+    if not not_names:
+        return rows
+    ids = {label: number for number, label in enumerate(named.space.labels)}
+    result = []
+    for row in rows.to_pylist():
+        number = ids.get(not_names.get(row["image_id"], ""))
+        if number is not None and number in (row["candidate_ids"] or ()):
+            pairs = zip(row["candidate_ids"], row["candidate_weights"], strict=True)
+            left = {each: weight for each, weight in pairs if each != number}
+            label = next(iter(left), None)
+            why = Failure(Reason.STRUCK_OUT, f"a person said that it is not {named.space.labels[number]}")
+            row |= {
+                "label": None if label is None else named.space.labels[label],
+                "label_id": label,
+                "candidate_ids": list(left),
+                "candidate_weights": [weight / sum(left.values()) for weight in left.values()],
+                "error": why.as_row() if label is None else row["error"],
+            }
+        result.append(row)
+    return pa.Table.from_pylist(result, schema=rows.schema)
+
+
+def with_others(
+    parts: Iterable[pa.Table], names: Mapping[int, str], named: NamedAnswers, rows_per_part: int
+) -> Iterator[pa.Table]:
+    """The labels of the discovery set, and beside them those of photos of which only a person said what they show.
+
+    Args:
+        parts: of the labels table, image ids ascending.
+        names: image id → right name of the other photos.
+        named: the label space.
+        rows_per_part: rows of each part that is returned but the last.
+    """
+    waiting, held = _labels_of(names, named), schemas.LABELS.empty_table()
+    for part in parts:
+        last = part["image_id"][-1].as_py() if part.num_rows else -1
+        before = int(np.searchsorted(waiting["image_id"].to_numpy(), last))
+        held = pa.concat_tables([held, part, waiting.slice(0, before)]).sort_by("image_id")
+        waiting = waiting.slice(before)
+        while held.num_rows > rows_per_part:
+            yield held.slice(0, rows_per_part)
+            held = held.slice(rows_per_part)
+    held = pa.concat_tables([held, waiting])
+    for start in range(0, max(1, held.num_rows), rows_per_part):
+        yield held.slice(start, rows_per_part)
+
+
+def _labels_of(names: Mapping[int, str], named: NamedAnswers) -> pa.Table:
+    """Rows of photos about which no model was asked; those whose name was struck out since are left out."""
+    ids = {label: number for number, label in enumerate(named.space.labels)}
+    rows = [
+        {
+            "image_id": image,
+            "label": label,
+            "label_id": ids[label],
+            "candidate_ids": [ids[label]],
+            "candidate_weights": [1.0],
+            "prompt_tokens": 0,
+            "output_tokens": 0,
+        }
+        for image, name in sorted(names.items())
+        if isinstance(label := named.meanings[name], str)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.LABELS)

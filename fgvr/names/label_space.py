@@ -20,7 +20,7 @@ from fgvr.names.aliases import Alias, AliasTable
 from fgvr.names.answer_items import Form, Item, Said, item_name, item_text, read_answers
 from fgvr.names.answers import CUT_OFF
 from fgvr.names.merging import NameUse
-from fgvr.names.spelling import fold_name, scientific_name
+from fgvr.names.spelling import fold_name, scientific_name, spelling_key
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 
@@ -117,6 +117,34 @@ def build_label_space(
     return NamedAnswers(LabelSpace(labels, tuple(counts[name] for name in labels)), meanings, rows)
 
 
+def renamed(named: NamedAnswers, answers: Mapping[Any, int], names: Mapping[str, str]) -> NamedAnswers:
+    """The same answers after names were renamed, united or struck out.
+
+    Args:
+        named: what answers mean so far.
+        answers: raw answer → number of images that gave it, as for `build_label_space`.
+        names: name → what it is called now; "" where it is no name. A name that is not among them in this spelling is
+            looked up by its spelling key.
+    """
+    by_key = {spelling_key(name): now for name, now in names.items()}
+
+    def now(name: str) -> str:
+        found = names.get(name)
+        return by_key.get(spelling_key(name), name) if found is None else found
+
+    struck = Failure(Reason.STRUCK_OUT, "a person decided that it is no name")
+    meanings: dict[Item, str | Failure] = {
+        raw: (now(name) or struck) if isinstance(name, str) else name for raw, name in named.meanings.items()
+    }
+    counts: Counter[str] = Counter()
+    for raw, meaning in meanings.items():
+        if isinstance(meaning, str):
+            counts[meaning] += answers[raw]
+    labels = tuple(sorted(counts))
+    rows = tuple(replace(row, label=now(row.label) if row.label else "") for row in named.aliases)
+    return NamedAnswers(LabelSpace(labels, tuple(counts[name] for name in labels)), meanings, rows)
+
+
 def _read(item: Item, chosen: AliasTable) -> tuple[str | None, str | Failure]:
     """The spelling under which the alias table lists an answer (None: not listed), and the name it means."""
     raw = item_text(item)
@@ -130,7 +158,7 @@ def _read(item: Item, chosen: AliasTable) -> tuple[str | None, str | Failure]:
         label = chosen.label(spelling)
     if label is None:
         return spelling, cleaned
-    return spelling, label or Failure(Reason.REFUSED, "dropped by label.aliases")
+    return spelling, label or Failure(Reason.STRUCK_OUT, "dropped by label.aliases")
 
 
 def _uses(

@@ -614,6 +614,7 @@ ELSEWHERE = {
     "embed.images": "by the ids of the images: tests/pipelines/test_student_sample.py",
     "makd.split": "who is learned from is told by the examples; with the split's rows in the table's inputs",
     "makd.target": "which tables are among the inputs",
+    "label.reviewed": "only where somebody has decided something: tests/pipelines/test_reviewed.py",
     "makd.checked_weight": "only where somebody has checked something: tests/pipelines/test_pool_table.py",
     "makd.base": "whether there is a student of that name",
     "Workers.num_gpus": "by the stage: the rows above",

@@ -115,3 +115,11 @@ def test_coverage_by_hand():
     sets = CandidateSets(np.array([[1, 2], [3, -1], [4, 5], [6, 7]], np.int32), np.zeros((4, 2), np.float32))
     assert coverage(sets, np.array([2, 9, 4, -1], np.int32)) == pytest.approx(2 / 3)
     assert np.isnan(coverage(sets, np.full(4, -1, np.int32)))
+
+
+def test_a_certain_label_is_a_set_of_one_and_the_others_stay():
+    given = CandidateSets(np.array([[4, 2], [1, -1], [-1, -1]], np.int32), np.array([[0.5, 0.5], [1, 0], [0, 0]]))
+    certain = given.certain(np.array([3, -1, 0], np.int32))
+    assert certain.label_ids.tolist() == [[3, -1], [1, -1], [0, -1]]
+    assert certain.weights.tolist() == [[1, 0], [1, 0], [1, 0]]
+    assert given.label_ids.tolist() == [[4, 2], [1, -1], [-1, -1]]

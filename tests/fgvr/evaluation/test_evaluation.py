@@ -92,8 +92,9 @@ def test_every_reason_is_either_the_images_or_the_models():
         "engine_error",
         "no_input",
     }
+    of_people = {"struck_out"}
     of_boxes = {"wrong_size"}
     of_files = {"not_in_file", "contradiction", "bad_vector"}
     assert {reason.value for reason in IMAGE_FAILURES} == {
         reason.value for reason in Reason
-    } - of_models - of_boxes - of_files
+    } - of_models - of_people - of_boxes - of_files

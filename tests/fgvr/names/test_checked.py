@@ -5,7 +5,17 @@ import pytest
 
 from fgvr import schemas
 from fgvr.names.aliases import AliasTable
-from fgvr.names.checked import CheckedError, chosen_too, corrected, of_copies, of_images, read_checked, unmatched
+from fgvr.names.checked import (
+    CheckedError,
+    chosen_too,
+    corrected,
+    denied,
+    of_copies,
+    of_images,
+    read_checked,
+    unmatched,
+    with_others,
+)
 from fgvr.names.label_space import build_label_space, count_items, label_rows
 
 
@@ -102,3 +112,52 @@ def test_copies_that_share_an_answer_share_the_checked_name():
     }
     # Two names for copies of one photo: each keeps its own, the others have that of the one that was asked about.
     assert of_copies({2: "Wren", 4: "Robin"}, ids, photos) == {2: "Wren", 3: "Wren", 4: "Robin"}
+
+
+def parts_of(ids, rows_per_part):
+    rows = pa.Table.from_pylist([{"image_id": i, "label": "Wren", "label_id": 1} for i in ids], schema=schemas.LABELS)
+    return [rows.slice(start, rows_per_part) for start in range(0, max(1, len(ids)), rows_per_part)]
+
+
+@pytest.mark.parametrize("rows_per_part", [1, 2, 3, 100])
+@pytest.mark.parametrize(
+    ("asked", "others"),
+    [
+        ((2, 4, 6), (1, 3, 5, 7)),
+        ((2, 4, 6), (0,)),
+        ((2, 4, 6), (8, 9, 10, 11)),
+        ((), (3, 1)),
+        ((5,), ()),
+    ],
+)
+def test_photos_about_which_no_model_was_asked_stand_in_their_places(asked, others, rows_per_part):
+    named = build_label_space({"Wren": 1, "Robin": 1})
+    parts = list(with_others(parts_of(asked, rows_per_part), dict.fromkeys(others, "Robin"), named, rows_per_part))
+    assert [part.num_rows for part in parts[:-1]] == [rows_per_part] * (len(parts) - 1)
+    rows = pa.concat_tables(parts).to_pylist()
+    assert [row["image_id"] for row in rows] == sorted((*asked, *others))
+    assert [row["label"] for row in rows] == ["Robin" if row["image_id"] in others else "Wren" for row in rows]
+    assert {row["label_id"] for row in rows if row["image_id"] in others} <= {0}
+    assert parts[0].schema == schemas.LABELS
+
+
+def test_a_photo_keeps_the_names_that_nobody_denied():
+    named = build_label_space({"Wren": 2, "Robin": 1, "Tit": 1})
+    facts = {"label": "Wren", "label_id": 2, "candidate_ids": [2, 0, 1], "candidate_weights": [0.5, 0.3, 0.2]}
+    rows = pa.Table.from_pylist([{"image_id": i, **facts} for i in range(3)], schema=schemas.LABELS)
+    first, second, third = denied(rows, {0: "Wren", 1: "Tit", 2: "Puffin"}, named).to_pylist()
+    assert (first["label"], first["label_id"], first["candidate_ids"]) == ("Robin", 0, [0, 1])
+    assert first["candidate_weights"] == pytest.approx([0.6, 0.4])
+    assert first["error"] is None
+    assert (second["label"], second["candidate_ids"]) == ("Wren", [2, 0])
+    assert third["candidate_ids"] == [2, 0, 1]
+    (alone,) = denied(
+        pa.Table.from_pylist(
+            [{"image_id": 5, "label": "Wren", "label_id": 2, "candidate_ids": [2], "candidate_weights": [1.0]}],
+            schema=schemas.LABELS,
+        ),
+        {5: "Wren"},
+        named,
+    ).to_pylist()
+    assert (alone["label"], alone["candidate_ids"]) == (None, [])
+    assert alone["error"]["reason"] == "struck_out"

@@ -71,7 +71,7 @@ def test_an_edited_table_overrules_the_clean_up(tmp_path: Path) -> None:
     file.write_text("answer,label\nTree Pipit,\n")
     dropped = build_label_space(ANSWERS, read_aliases(str(file))).meanings["Tree Pipit"]
     assert isinstance(dropped, Failure)
-    assert dropped.reason is Reason.REFUSED
+    assert dropped.reason is Reason.STRUCK_OUT
 
 
 def test_a_whole_answer_and_its_cleaned_name_may_mean_different_things(tmp_path: Path) -> None:
