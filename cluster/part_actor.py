@@ -243,7 +243,7 @@ def compute_part(job: PartJob, worker: PartWorker, number: int, *, again: bool) 
     rows = None if asked is None else quarantine.process(asked, worker.process, job.schema)
     seconds = time.monotonic() - began
     done = _merged(before, rows, ids, job.schema)
-    summary = _summary(done, _places(asked)) | {SECONDS: seconds}
+    summary = summary_of(done, _places(asked)) | {SECONDS: seconds}
     earlier = [] if before is None else tables.part_summary(job.folder, number).get(REMARKS, [])
     if remarks := sorted({*earlier, *remarks_of(worker)}):
         summary[REMARKS] = remarks
@@ -253,7 +253,7 @@ def compute_part(job: PartJob, worker: PartWorker, number: int, *, again: bool) 
     quarantine.finished()
     if before is None or rows is None:
         return summary
-    return {**summary, COMPUTED: _summary(rows.cast(job.schema), _places(asked))}
+    return {**summary, COMPUTED: summary_of(rows.cast(job.schema), _places(asked))}
 
 
 def ids_of_part(job: PartJob, number: int) -> npt.NDArray[np.int64]:
@@ -292,7 +292,8 @@ def _places(asked: pa.Table | None) -> dict[int, str]:
     return dict(zip(asked[key_of(names)].to_pylist(), asked[place].to_pylist(), strict=True))
 
 
-def _summary(rows: pa.Table, places: Mapping[int, str]) -> dict[str, Any]:
+def summary_of(rows: pa.Table, places: Mapping[int, str]) -> dict[str, Any]:
+    """The summary of a part in its footer; `places`: URIs of the images, for examples of failures."""
     failures = Failures.in_rows(rows, places)
     counts, examples = dict(failures.counts), failures.examples_json()
     return {"rows": rows.num_rows, "failures": counts, "examples": examples, "totals": token_totals(rows)}

@@ -32,6 +32,7 @@ from fgvr import storage, tables
 from fgvr.errors import UserError
 from fgvr.failures import Failures, allowed_failures, table_place
 from fgvr.part_worker import REMARKS
+from fgvr.schemas import Reason
 
 __all__ = ["PartJob", "PartSummary", "StageStopped", "TooManyFailures", "as_begun", "run_parts"]
 
@@ -95,9 +96,10 @@ def run_parts(
     pending = [number for number in range(summary.parts) if number not in finished]
     with ThreadPoolExecutor(16) as pool:
         for number, facts in zip(done, pool.map(lambda n: tables.part_summary(job.folder, n), done), strict=True):
-            if retry_failed and facts["failures"]:
+            left = sum(facts["failures"].values()) if retry_failed else facts["failures"].get(Reason.NOT_YET, 0)
+            if left:
                 pending.append(number)
-                again[number] = sum(facts["failures"].values())
+                again[number] = left
             else:
                 _add(summary, facts)
     pending.sort()

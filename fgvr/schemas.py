@@ -39,6 +39,7 @@ class Reason(StrEnum):
     NO_INPUT = "no_input"  # an earlier stage failed on this row
     NOT_IN_FILE = "not_in_file"  # the file of answers or vectors has no row about the photo
     CONTRADICTION = "contradiction"  # the file says two different things about the photo
+    NOT_YET = "not_yet"  # a row of a table that is being computed, beside rows that an earlier table had
     BAD_VECTOR = "bad_vector"  # the file's vector has length 0, or values that are no finite numbers
 
 

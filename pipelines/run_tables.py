@@ -260,7 +260,7 @@ class Look(Run):
 
         from cluster.stage_files import RETRYING, begun_rows_per_part, finished
         from fgvr import tables
-        from fgvr.schemas import key_of
+        from fgvr.schemas import Reason, key_of
 
         job, workers = stage.job(self), workers_at(self.config, stage.workers(self.config))
         size = begun_rows_per_part(uri) or (workers.rows_per_part if isinstance(workers, Workers) else 1)
@@ -269,10 +269,14 @@ class Look(Run):
         for part, start in enumerate(range(0, len(job.ids), size)):
             if part not in done:
                 left.append(job.ids[start : start + size])
-            elif retry and tables.part_summary(uri, part)["failures"]:
+            elif (failures := tables.part_summary(uri, part)["failures"]) and (retry or Reason.NOT_YET in failures):
                 rows = tables.read_part(uri, part)
                 left.append(np.sort(rows.filter(rows["error"].is_valid())[key_of(rows.schema.names)].to_numpy()))
-        return Unfinished(job, uri, np.concatenate(left), done)
+        ids = np.concatenate(left)
+        known = stage.rows_known(self, uri.rpartition("/")[2]) if len(ids) else None
+        if known is not None:
+            ids = np.setdiff1d(ids, known.ids(), assume_unique=True)
+        return Unfinished(job, uri, ids, done)
 
 
 @contextmanager

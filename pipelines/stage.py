@@ -10,6 +10,7 @@ are imported where they are used.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from fgvr.config.models import Mllm
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from cluster.kept_rows import Known
     from cluster.stage import StageFolder, StageSummary
     from fgvr.arrays import Ids
     from fgvr.config import Config
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from fgvr.tables import Rows, Table
     from pipelines.asks import Asked, Work
     from pipelines.run_tables import Look, Run
+
+log = logging.getLogger(__name__)
 
 Phase = Literal["prepare", "train", "infer"]
 
@@ -161,6 +165,8 @@ class RowStage(Stage):
         workers = workers_at(run.config, place)
         if place is None or not isinstance(workers, Workers):
             raise TypeError(f"{self.table}: a row-parallel stage needs a pool of workers")
+        if job.rows is None:
+            self._take_over(run, folder, job)
         arguments = {**job.arguments, **self.settled(run, folder)}
         model = model_of(self, run.config)
         parts = PartJob(
@@ -178,6 +184,40 @@ class RowStage(Stage):
         summary = folder.run_parts(parts, job.ids, place)
         self.finish(run, summary)
         return summary
+
+    def rows_known(self, run: Run, own: str) -> Known | None:
+        """Rows that an earlier table of this stage has already; `own`: fingerprint of the table that needs them."""
+        from cluster.kept_rows import known_rows
+
+        if self.job(run).rows is not None:
+            return None
+        return known_rows(run.folder, self.table, own, self._row_key(run), run.table("samples"))
+
+    def _take_over(self, run: Run, folder: StageFolder, job: RowJob) -> None:
+        from cluster.kept_rows import state_rows, take_over
+
+        samples = run.table("samples")
+        known = self.rows_known(run, folder.uri.rstrip("/").rpartition("/")[2])
+        if known is not None:
+            size = folder.rows_per_part(known.table.rows_per_part)
+            count = take_over(known, folder.uri, job.ids, size, job.schema)
+            if count:
+                log.info("%s: %s rows are there from before and are taken over", self.table, f"{count:,}")
+        state_rows(folder.uri, self._row_key(run), samples)
+
+    def _row_key(self, run: Run) -> str:
+        """What decides one row: all that decides the table but the choice of the photos and their listing."""
+        from cluster.fingerprint import fingerprint_of
+
+        recipe = self.recipe(run)
+        if isinstance(recipe, Mapping):
+            recipe = {name: value for name, value in recipe.items() if name not in CHOICE}
+        inputs = [run.table(name) for name in self.reads(run) if name != "samples"]
+        return fingerprint_of(self.table, recipe, inputs, self.versions(run))
+
+
+CHOICE = frozenset({"ids", "splits"})
+"""Keys of a recipe that say which photos there are, and nothing of what becomes of one."""
 
 
 def setting(config: Config, place: str) -> Any:

@@ -61,6 +61,7 @@ FAILURE_MEANINGS = {
     "not_an_image": "no image format that is read here",
     "wrong_size": "its boxes were drawn on an image of another size",
     "refused": "the model answered that it cannot or will not say",
+    "not_yet": "not computed yet",
     "struck_out": "a person decided that the name is none, or not that of the photo",
     "empty_answer": "no name was found in the answer, or it was cut off before one",
     "nothing_there": "the model answered that the photo shows no such thing",

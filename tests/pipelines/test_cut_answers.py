@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.metrics import StageMetrics
-from cluster.part_actor import _merged, _summary
+from cluster.part_actor import _merged, summary_of
 from cluster.run_status import run_status
 from cluster.stage import RunContext, StageFolder, StageSummary, token_metrics
 from fgvr import schemas, tables
@@ -56,10 +56,10 @@ def finished(folder: Path, **metrics: float) -> Table:
 
 def test_they_are_counted_in_a_part_and_are_no_tokens() -> None:
     assert rows()["cut"].to_pylist() == [[True, False], [False, True], [False]]
-    totals = _summary(rows(), {})["totals"]
+    totals = summary_of(rows(), {})["totals"]
     assert totals == {"prompt_tokens": 0, "output_tokens": 0, "cut_answers": 2}
     assert token_metrics(totals)["cut_answers"] == 2.0
-    assert "cut_answers" not in _summary(old_rows(), {})["totals"]
+    assert "cut_answers" not in summary_of(old_rows(), {})["totals"]
 
     counted: list[float] = []
 
