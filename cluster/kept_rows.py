@@ -29,14 +29,11 @@ from cluster.stage_files import finished
 from fgvr import storage, tables
 from fgvr.arrays import Ids
 from fgvr.schemas import Failure, Reason, key_of
-from fgvr.tables import Table
+from fgvr.tables import GROWN, Table
 
 log = logging.getLogger(__name__)
 
 FILE: Final = "rows.json"
-GROWN: Final = "grown"
-"""Key in the metadata of the samples: earlier listings of which this one has all photos under the same ids, each with
-its fingerprint and its number of rows."""
 READERS: Final = 8
 NOT_YET: Final = Failure(Reason.NOT_YET, "not computed yet")
 

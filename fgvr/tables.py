@@ -26,6 +26,9 @@ from fgvr.prefetch import read_ahead
 MANIFEST = "manifest.json"
 SUMMARY = b"fgvr.summary"
 """Key of a part's summary in its Parquet footer."""
+GROWN = "grown"
+"""Key in the metadata of the samples: earlier listings of which this one has all photos under the same ids, each with
+its fingerprint and its number of rows."""
 GROUP_ROWS = 4096
 """Rows per row group: to get a few rows of a large part, only their groups are read."""
 READERS = 8

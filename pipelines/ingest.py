@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,9 @@ from fgvr.config.data import (
 from fgvr.failures import allowed_failures
 from fgvr.redact import masked_value
 from fgvr.sources.omissions import PICTURES, Why, sentences
+from fgvr.tables import GROWN
 from pipelines.command import stage_main
+from pipelines.growth import Added, Growth
 from pipelines.run_tables import Run, per_run
 from pipelines.stage import Stage
 
@@ -60,8 +63,8 @@ class Samples(Stage):
         check_source(config.ingest.source)
 
     def recipe(self, run: Run) -> dict[str, Any]:
-        """The identity of the source, and the state of the files that name its photos."""
-        return _listing(run)[0].deciding
+        """The identity of the source, the state of the files that name its photos, and what was added since."""
+        return _listing(run).valid.deciding
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """List the photos.
@@ -75,7 +78,10 @@ class Samples(Stage):
         from fgvr.sources.source import read_source
         from pipelines.listing import MARKS
 
-        config, (_, now) = run.config.ingest, _listing(run)
+        config, found = run.config.ingest, _listing(run)
+        if found.added is not None:
+            return _grown(run, folder, found)
+        now = found.marks
         listed = read_source(config.source, run.folder, config.limits.allowed_roots)
         _check_files(listed, run.config.run.max_error_share)
         named: list[str] | None = [] if _is_looked_at_by_name(config.source) else None
@@ -110,17 +116,32 @@ class Samples(Stage):
 
     def made(self, run: Run, table: Table) -> None:
         """Remember the listing, and log where an earlier version, whose listing is kept, listed differently."""
-        _listing(run)[0].keep()
+        found = _listing(run)
+        found.valid.keep()
+        Growth(found.valid.ungrown, found.valid.grown).keep(run, _lineage(run.config.ingest.source))
         if "left_out" not in table.extra and (otherwise := _listed_otherwise(run.config.ingest.source)):
             log.warning("ingest: the photos were listed by an earlier version, %s", otherwise)
 
 
-@per_run
-def _listing(run: Run) -> tuple[Listing, Marks | None]:
-    """The valid listing, and the current state of the photos where it is checked.
+@dataclass(frozen=True)
+class Found:
+    """The listing that holds.
 
-    The state is read before the photos are listed, so the next session notices what is replaced in between.
+    Attributes:
+        valid: what decides it.
+        marks: the current state of the photos, where it is checked: read before the photos are listed, so that the next
+            session notices what is replaced in between.
+        added: the photos that it has beside those of the listing before, where it is not made yet.
     """
+
+    valid: Listing
+    marks: Marks | None
+    added: Added | None = None
+
+
+@per_run
+def _listing(run: Run) -> Found:
+    """The valid listing; where `run.increment` asks for it, the source is listed again and compared with it."""
     from fgvr.sources.source import listing_state
     from pipelines.listing import Listing
 
@@ -136,7 +157,71 @@ def _listing(run: Run) -> tuple[Listing, Marks | None]:
     if (before := _as_before(config.source, decides["source"])) is not None and not listing.is_made:
         earlier = Listing.of(run, decides | {"source": before})
         listing = earlier if earlier.is_made else listing
-    return listing.looked_at(config)
+    growth, adds = Growth.read(run, _lineage(config.source)), run.config.run.increment != "ignore"
+    if growth is not None and (adds or growth.first == listing.ungrown):
+        first = {name: value for name, value in growth.first.items() if name != "replaced"}
+        listing = replace(listing, first=first, replaced=growth.first.get("replaced", ""), grown=growth.steps)
+    listing, now = listing.looked_at(config)
+    if not (adds and run.computes and listing.is_made):
+        return Found(listing, now)
+    from fgvr.sources.source import read_source
+
+    log.info("ingest: looking for photos that were added (run.increment = %s)", run.config.run.increment)
+    table = listing.table()
+    added = Added.of(table, read_source(config.source, run.folder, config.limits.allowed_roots), table.rows_per_part)
+    if not added.rows:
+        log.info("ingest: none was added to %s photos", f"{table.rows:,}")
+        return Found(listing, now)
+    log.info("ingest: %s", added.in_words())
+    return Found(replace(listing, grown=(*listing.grown, added.digest)), now, added)
+
+
+def _grown(run: Run, folder: StageFolder, found: Found) -> StageSummary:
+    """Write the listing before, and the added photos behind it."""
+    from cluster.stage import StageSummary
+    from fgvr.sources import marks
+    from pipelines.listing import MARKS
+
+    added, config = found.added, run.config.ingest
+    if added is None:
+        raise TypeError("nothing was added")
+    listed, before, parts = added.listed, added.before, 0
+    _check_files(listed, run.config.run.max_error_share)
+    size = folder.rows_per_part(before.rows_per_part)
+    named: list[str] = []
+    for parts, rows in enumerate(added.parts(size), start=1):
+        folder.write_part(parts - 1, rows)
+        if _is_looked_at_by_name(config.source) and len(named) <= marks.MOST:
+            named += rows["uri"].to_pylist()
+    now = marks.look_at_named(named) if named else found.marks
+    if now is not None:
+        folder.write_bytes(MARKS, json.dumps(now).encode())
+    splits = dict(before.extra["splits"])
+    for split, count in added.splits.items():
+        splits[split] = splits.get(split, 0) + count
+    summary = StageSummary(before.rows + added.rows, parts=parts, rows_per_part=size)
+    left_out = {"duplicates": listed.duplicates, "conflicts": listed.conflicts, "without_uri": listed.without_uri}
+    _say_left_out(listed, left_out)
+    summary.metrics = {"classes": float(listed.classes), "added": float(added.rows), "gone": float(added.gone)}
+    summary.extra = {
+        **before.extra,
+        **left_out,
+        "splits": splits,
+        "classes": max(listed.classes, int(before.extra["classes"])),
+        "files": listed.files,
+        "bad_files": len(listed.bad_files),
+        "left_out": {why: dict(counts) for why, counts in listed.left_out.items()},
+        "remarks": [*(masked_value(remark) for remark in listed.remarks), f"{added.in_words()} (run.increment)"],
+        GROWN: added.history,
+    }
+    return summary
+
+
+def _lineage(source: Source) -> str:
+    """What stays the same of a source when photos are added: where it is and how it is read."""
+    from cluster.fingerprint import fingerprint_of
+
+    return fingerprint_of("samples", {"source": deciding(source), "listing": LISTING_RULES}, [])
 
 
 def _as_before(source: Source, facts: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from fgvr import storage
 from fgvr.config.data import Ingest
 from fgvr.failures import shown_uri
 from fgvr.sources import marks
-from fgvr.tables import MANIFEST
+from fgvr.tables import MANIFEST, Table
 from pipelines.run_tables import Run
 
 log = logging.getLogger(__name__)
@@ -36,11 +36,13 @@ class Listing:
         run: the run in whose folder the listing is remembered.
         first: what decides the first listing of this source.
         replaced: key of the photos from which this listing was made; empty for the first one.
+        grown: digests of what was added to it (`pipelines.growth`).
     """
 
     run: Run
     first: dict[str, Any]
     replaced: str = ""
+    grown: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, run: Run, decides: dict[str, Any]) -> Listing:
@@ -51,6 +53,11 @@ class Listing:
     @property
     def deciding(self) -> dict[str, Any]:
         """What decides this listing."""
+        return self.ungrown | ({"grown": list(self.grown)} if self.grown else {})
+
+    @property
+    def ungrown(self) -> dict[str, Any]:
+        """What decides the listing to which photos were added."""
         return self.first | ({"replaced": self.replaced} if self.replaced else {})
 
     @property
@@ -83,7 +90,7 @@ class Listing:
             f"{len(before):,}",
             shown_uri(changed[0]),
         )
-        return replace(self, replaced=marks.digest(before, now)), now
+        return replace(self, replaced=marks.digest(before, now), grown=()), now
 
     def keep(self) -> None:
         """Remember this listing, now that its table is finished."""
@@ -94,6 +101,10 @@ class Listing:
     @property
     def _key(self) -> str:
         return fingerprint_of("samples", self.first, [])
+
+    def table(self) -> Table:
+        """The finished table of this listing; raises FileNotFoundError."""
+        return Table.load(self._path(""))
 
     def _path(self, name: str) -> str:
         return storage.join(self.run.folder, "tables", "samples", fingerprint_of("samples", self.deciding, []), name)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from fgvr.config.base import Workers
 from fgvr.config.models import Mllm
 from fgvr.mllm.openai_server.cache import with_run_replies
+from fgvr.tables import GROWN, Table
 from pipelines.photo_counts import Photos
 from pipelines.registry import in_order, stage_of
 from pipelines.stage import RowJob, RowStage, Stage, model_of, workers_at
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
     from cluster.stage import RunContext
     from fgvr.arrays import Ids
     from fgvr.config import Config
-    from fgvr.tables import Table
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+
+GROWING = frozenset({"samples", "photo_checks", "findings", "embeddings", "predictions"})
+"""Tables that photos are added to with `run.increment = keep`; all others are left where they are there."""
 
 
 class NotThere(Exception):
@@ -83,6 +87,8 @@ class Run:
         Raises:
             UserError: it cannot be computed with this config.
         """
+        if name not in self.tables and (left := self._as_before(name)) is not None:
+            self.tables[name] = left
         if name not in self.tables:
             stage = stage_of(name)
             for other in stage.consults(self):
@@ -93,6 +99,21 @@ class Run:
                 self.tables[name] = self._made(stage, inputs)
                 self.after(name)
         return self.tables[name]
+
+    def _as_before(self, name: str) -> Table | None:
+        """The table as it was before photos were added, where `run.increment` leaves it; None where it is not."""
+        if name in GROWING or self.config.run.increment != "keep":
+            return None
+        samples = self.table("samples")
+        if not samples.extra.get(GROWN):
+            return None
+        place, _, _ = samples.uri.rstrip("/").rpartition("/")
+        earlier, found = Table.load(f"{place}/{samples.extra[GROWN][-1]['fingerprint']}"), None
+        with quietly():
+            found = Look(self.config, self.folder, given={"samples": earlier}).table(name)
+        if found is not None and self.computes:
+            log.info("%s: left as it was before photos were added (%s rows)", name, f"{found.rows:,}")
+        return found
 
     @property
     def photos(self) -> Photos:

@@ -65,6 +65,10 @@ class Run(Part):
     fail in any case. 0: no row may fail. Raise it where many photos are known to be damaged."""
     retry_failed: bool = False
     """Compute the failed rows of finished stages again, after their cause was mended (a network, a limit, a model)."""
+    increment: Literal["ignore", "recompute", "keep"] = "ignore"
+    """Photos that were added to the source since it was listed: `ignore` leaves them out, so that a long run is not
+    disturbed; `recompute` adds them, computes answers and vectors of the new ones only, and trains all models anew;
+    `keep` adds them, leaves names, models and scores as they are, and predicts only the new ones."""
     budget: Basic[Budget] = Budget()
     """What the run may spend; without limits nothing stops it."""
     take_over: bool = False

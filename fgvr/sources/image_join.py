@@ -19,7 +19,7 @@ from fgvr.config.data import BirdScenesSource, FieldGuideSource, Source, TableSo
 from fgvr.redact import masked
 from fgvr.sources.sorted_runs import SortedRuns
 from fgvr.sources.table_file import absolute_uris
-from fgvr.tables import Table
+from fgvr.tables import GROWN, Table
 
 URI: Final = pa.field("uri", pa.large_string())
 WRITTEN: Final = pa.field("written", pa.large_string())
@@ -83,7 +83,7 @@ class ImageJoin:
 
     def __iter__(self) -> Iterator[pa.Table]:
         """Blocks of `image_id` and the payload with ascending ids; an id may continue in the next block."""
-        for block in self._by_ids() if self._by_id else self._by_uris():
+        for block in self._by_ids() if self._by_id else self._in_order():
             self.matched += block.num_rows
             if block.num_rows:
                 yield block.select(["image_id", *self._columns])
@@ -95,8 +95,20 @@ class ImageJoin:
             self._leave_out(block.filter(pc.invert(known)))
             yield block.filter(known)
 
-    def _by_uris(self) -> Iterator[pa.Table]:
-        parts = self._samples.batches(["image_id", "uri"])
+    def _in_order(self) -> Iterator[pa.Table]:
+        """Rows joined by URI; where photos were added later, ids do not follow the URIs, and both are sorted anew."""
+        if self._samples.extra.get(GROWN) is None:
+            yield from self._by_uris(self._samples.batches(["image_id", "uri"]))
+            return
+        listed = SortedRuns(pa.schema([URI, ID]), URI.name)
+        for part in self._samples.batches(["image_id", "uri"]):
+            listed.add(pa.table([part["uri"], part["image_id"]], schema=pa.schema([URI, ID])))
+        found = SortedRuns(pa.schema([ID, *(self._schema.field(name) for name in self._columns)]), ID.name)
+        for block in self._by_uris(iter(listed)):
+            found.add(block.select(["image_id", *self._columns]))
+        yield from found
+
+    def _by_uris(self, parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
         here = next(parts, None)
         self.some_uri = _first_uri(self._samples)
         for block in self._runs:

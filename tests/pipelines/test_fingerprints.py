@@ -600,6 +600,7 @@ TABLES_OF = {
 ELSEWHERE = {
     "run.budget.usd": "how far a run gets, and nothing of what it computes",
     "run.budget.tokens": "likewise",
+    "run.increment": "by the listing that it makes: tests/pipelines/test_growth.py",
     "run.folder": "tables of another folder are others",
     "ingest.limits.allowed_roots": "in the samples alone: tests/pipelines/test_ingest.py",
     "compare.models": "which tables are among the inputs",
