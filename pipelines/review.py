@@ -22,16 +22,20 @@ from fgvr.errors import UserError
 from fgvr.redact import safe
 
 if TYPE_CHECKING:
+    from fgvr.arrays import Floats
+    from fgvr.clip.model import ClipModel
+    from fgvr.config import Config
     from fgvr.config.data import ImageLimits
     from fgvr.review.catalogue import Catalogue
+    from fgvr.review.likeness import Encode
 
 
 class PortTaken(UserError):
     """The page cannot be served at the given port."""
 
 
-def opened(folder: str) -> tuple[Catalogue, ImageLimits]:
-    """The finished tables of a run, and the limits under which it reads photos.
+def opened(folder: str) -> tuple[Catalogue, ImageLimits, Encode | None]:
+    """The finished tables of a run, the limits under which it reads photos, and what makes vectors of texts.
 
     Raises:
         NoRun, NothingToReview: there is no run, or none with names.
@@ -47,7 +51,29 @@ def opened(folder: str) -> tuple[Catalogue, ImageLimits]:
     status = run_status(folder)
     tables = {stage.name: Table.load(stage.table) for stage in status.stages if stage.state == FINISHED}
     config = load_config(["--config", storage.join(status.folder, CONFIG_FILE)], PRESETS)
-    return Catalogue(tables), config.ingest.limits
+    return Catalogue(tables), config.ingest.limits, _texts(config)
+
+
+def _texts(config: Config) -> Encode | None:
+    """The text tower of the encoder that made the vectors, loaded when it is first asked; None where it has none."""
+    from fgvr.config.vectors import has_texts
+
+    if not has_texts(config.embed.vectors):
+        return None
+    loaded: list[ClipModel] = []
+
+    def encode(text: str) -> Floats:
+        import numpy as np
+
+        from fgvr.clip.model import load_clip
+        from pipelines.embed import vectors_at
+
+        if not loaded:
+            loaded.append(load_clip(vectors_at(config)))
+        found: Floats = np.asarray(loaded[0].encode_names([text], config.clip.template)[0], np.float32)
+        return found
+
+    return encode
 
 
 def serve(folder: str, who: str, port: int) -> None:
@@ -58,11 +84,11 @@ def serve(folder: str, who: str, port: int) -> None:
     from fgvr.review.server import Doors, application
     from fgvr.review.thumbnails import Thumbnails
 
-    catalogue, limits = opened(folder)
+    catalogue, limits, encode = opened(folder)
     with _door(port) as door:
         doors = Doors(door.getsockname()[1], lambda link: _say(f"for another browser: {link}"))
         app = application(
-            Desk(folder, catalogue, who), Thumbnails(limits), doors, PurePosixPath(folder.rstrip("/")).name
+            Desk(folder, catalogue, who, encode), Thumbnails(limits), doors, PurePosixPath(folder.rstrip("/")).name
         )
         _say(f"{len(catalogue.index.ids):,} photos with {len(catalogue.index.names):,} names; Ctrl-C ends it")
         _say(f"open this link, which works once: {doors.link}")

@@ -193,16 +193,21 @@ def class_findings(splits: Sequence[str], classes: Sequence[str | None], learned
     """
     counts = Counter(name for name, split in zip(classes, splits, strict=True) if name is not None and split == learned)
     names = sorted({name for name in classes if name is not None})
+    return ClassFindings(
+        alike=alike_names(names),
+        few=sorted(
+            ((name, count) for name, count in counts.items() if count < few), key=lambda each: (each[1], each[0])
+        ),
+        absent=[name for name in names if not counts[name]] if counts else [],
+    )
+
+
+def alike_names(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of distinct names that may mean one thing: spelled alike, in another order, or a letter apart."""
     words = [name_words(name) for name in names]
     spelled: dict[str, list[int]] = {}
     for place, each in enumerate(words):
         spelled.setdefault(one_spelling(each), []).append(place)
     pairs = {(group[0], other) for group in spelled.values() for other in group[1:]}
     pairs |= {*in_other_order(words), *with_a_slip(words)}
-    return ClassFindings(
-        alike=[(names[one], names[other]) for one, other in sorted(pairs)],
-        few=sorted(
-            ((name, count) for name, count in counts.items() if count < few), key=lambda each: (each[1], each[0])
-        ),
-        absent=[name for name in names if not counts[name]] if counts else [],
-    )
+    return [(names[one], names[other]) for one, other in sorted(pairs)]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fgvr.arrays import Ids
+from fgvr.arrays import Doubles, Ids
 from fgvr.errors import UserError
 from fgvr.names.label_space import read_label_space
 from fgvr.review.decisions import Decisions
@@ -19,6 +19,7 @@ NAMED: Final = ("predictions", "labels")
 """Tables that name photos; the first one that a run has is reviewed."""
 EXAMPLES: Final = 4
 PAGE: Final = 60
+MOST_DOUBLES: Final = 200
 SORTS: Final = ("count", "name", "sure", "unsure")
 
 
@@ -70,11 +71,16 @@ class Photo:
     why: str = ""
 
 
+_Row = tuple[str, list[int], int, float]
+"""A name, its codes, its photos and their mean confidence."""
+
+
 @dataclass
 class _Names:
-    rows: list[tuple[str, list[int], int, float]] = field(default_factory=list)
+    rows: list[_Row] = field(default_factory=list)
     folded: list[str] = field(default_factory=list)
     codes: dict[str, list[int]] = field(default_factory=dict)
+    doubles: list[tuple[_Row, _Row]] | None = None
 
 
 class Catalogue:
@@ -134,6 +140,18 @@ class Catalogue:
                 found.append((0 if at == 0 else 1 if f" {wanted}" in folded else 2, -row[2], row[0]))
         return [name for _, _, name in sorted(found)[:limit]]
 
+    def doubles(self, decisions: Decisions) -> list[tuple[NameRow, NameRow]]:
+        """Pairs of names that may mean one thing by how they are written, those with the most photos first."""
+        from fgvr.checks.findings import alike_names
+
+        table = self._grouped(decisions)
+        if table.doubles is None:
+            rows = {row[0]: row for row in table.rows}
+            alike = [(rows[one], rows[other]) for one, other in alike_names(list(rows))]
+            pairs = [(one, other) if one[2] >= other[2] else (other, one) for one, other in alike]
+            table.doubles = sorted(pairs, key=lambda pair: -pair[1][2])
+        return [(self._row(*first), self._row(*second)) for first, second in table.doubles[:MOST_DOUBLES]]
+
     def of_name(self, decisions: Decisions, name: str, start: int = 0, limit: int = PAGE) -> tuple[Ids, int]:
         """A page of a name's photos, the least sure first, and how many there are."""
         parts = [self.index.photos(code) for code in self._grouped(decisions).codes.get(name, [])]
@@ -159,6 +177,21 @@ class Catalogue:
             found: Ids = rows["image_id"].to_numpy()[order[scores[order] >= 0]]
             return found
         return self.index.unsure
+
+    def names_of(self, decisions: Decisions, ids: Ids) -> list[str]:
+        """What photos are called now; "" for those without a name."""
+        rows = self.named.find(ids, ["image_id", "label"])
+        names = dict(zip(rows["image_id"].to_pylist(), rows["label"].to_pylist(), strict=True))
+        return [decisions.called(names.get(each) or "") or "" for each in ids.tolist()]
+
+    def suspicion(self, ids: Ids) -> Doubles:
+        """How suspicious the names of photos are (table `issues`), float64 [n]; NaN where nobody judged them."""
+        found = np.full(len(ids), np.nan)
+        if "issues" in self.tables:
+            rows = self.tables["issues"].find(ids, ["image_id", "score"])
+            scores = dict(zip(rows["image_id"].to_pylist(), rows["score"].to_pylist(), strict=True))
+            found = np.array([scores.get(each) for each in ids.tolist()], np.float64)  # None becomes NaN
+        return found
 
     def uri(self, image_id: int) -> str:
         """A photo's URI; raises IndexError where the run has no such photo."""

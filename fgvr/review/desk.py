@@ -9,11 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from fgvr.arrays import Ids
 from fgvr.errors import UserError
 from fgvr.review.audit import Audit, draw, judge, photos_needed
 from fgvr.review.audit_file import AuditSample, Drawn, held_out, read_sample
-from fgvr.review.catalogue import PAGE, Catalogue
-from fgvr.review.decisions import OF_NAMES, Decision, Decisions, Kind, fold
+from fgvr.review.catalogue import PAGE, Catalogue, Photo
+from fgvr.review.decisions import MAX_SPLIT, OF_NAMES, Decision, Decisions, Kind, fold
+from fgvr.review.likeness import HALVED, Encode, Likeness, Likes
 from fgvr.review.log import DecisionLog
 
 LIKELY_WRONG: Final = "likely_wrong"
@@ -38,8 +40,11 @@ class Desk:
         who: the person whose decisions these are.
     """
 
-    def __init__(self, run_folder: str, catalogue: Catalogue, who: str) -> None:
+    def __init__(self, run_folder: str, catalogue: Catalogue, who: str, encode: Encode | None = None) -> None:
+        """`encode`: the text tower of the encoder that made the run's vectors, if it has one."""
         self.catalogue, self.who = catalogue, who
+        self.likeness = Likeness(catalogue.tables.get("embeddings"), encode)
+        self._searched: tuple[str | int, Likes] | None = None
         self._log = DecisionLog(run_folder)
         self._lock = threading.Lock()
         self._known: tuple[int, int, Decisions] | None = None
@@ -134,13 +139,53 @@ class Desk:
             ids, total = self.catalogue.of_name(now, name or "", start)
         rows = []
         for photo in self.catalogue.photos(now, ids):
-            facts = dict(vars(photo))
+            facts = self._row(photo, now)
             if queue == AUDIT:
                 facts |= {"said": {}, "candidates": [], "neighbours": [], "score": None, "why": ""}
-            found = now.photos.get(photo.uri)
-            facts["decision"] = None if found is None else vars(found)
             rows.append(facts)
         return {"photos": rows, "total": total, "start": start, "page": PAGE}
+
+    def alike(self, wanted: str | int, start: int) -> dict[str, Any]:
+        """A page of the photos that look like a text or like a photo, by its id."""
+        searched = self._searched
+        if searched is None or searched[0] != wanted:
+            found = self.likeness.of_text(wanted) if isinstance(wanted, str) else self.likeness.of_photo(wanted)
+            self._searched = searched = (wanted, found)
+        found, held, now = searched[1], self._audited(), self.decisions
+        ids = found.ids[~np.isin(found.ids, held)]
+        rows = [self._row(photo, now) for photo in self.catalogue.photos(now, ids[start : start + PAGE])]
+        looked = {"looked": found.looked, "of": found.photos}
+        return {"photos": rows, "total": len(ids), "start": start, "page": PAGE, **looked}
+
+    def map(self) -> dict[str, Any]:
+        """Photos of a sample with their places, their names, how suspicious they are, and what was decided."""
+        ids, points = self.likeness.map()
+        kept = ~np.isin(ids, self._audited())
+        ids, points, now = ids[kept], points[kept], self.decisions
+        uris = self.catalogue.tables["samples"].take(ids, ["uri"])["uri"].to_pylist()
+        suspicion, found = self.catalogue.suspicion(ids), [now.photos.get(uri) for uri in uris]
+        return {
+            "points": points.tolist(),
+            "ids": ids.tolist(),
+            "names": self.catalogue.names_of(now, ids),
+            "suspicion": [None if np.isnan(each) else float(each) for each in suspicion],
+            "decisions": [None if each is None else each.kind for each in found],
+            "of": len(self.catalogue.index.ids),
+        }
+
+    def smaller_half(self, name: str) -> list[int]:
+        """Of a name's photos in two groups that look alike, the ids of the smaller group."""
+        ids, _ = self.catalogue.of_name(self.decisions, name, 0, HALVED)
+        return [int(each) for each in self.likeness.smaller_half(ids)][:MAX_SPLIT]
+
+    def _audited(self) -> Ids:
+        """Ids of the audit sample: nobody is shown what models say of these photos."""
+        sample = self._sample()
+        return np.array([photo.image_id for photo in sample.photos] if sample else [], np.int64)
+
+    def _row(self, photo: Photo, now: Decisions) -> dict[str, Any]:
+        found = now.photos.get(photo.uri)
+        return dict(vars(photo)) | {"decision": None if found is None else vars(found)}
 
     def draw_audit(self, half_width: float, seed: int = 0) -> dict[str, Any]:
         """Draw and store the audit's sample, unless there is one; returns `audit`."""

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from fgvr.errors import UserError
 from fgvr.images.read import ImageError
 from fgvr.review.catalogue import PAGE, SORTS
-from fgvr.review.decisions import Kind
+from fgvr.review.decisions import MAX_TEXT, Kind
 from fgvr.review.desk import QUEUES, Desk, Gone
 from fgvr.review.thumbnails import Thumbnails
 
@@ -127,6 +127,9 @@ def application(desk: Desk, thumbnails: Thumbnails, doors: Doors, title: str) ->
             Route("/api/names", called.names),
             Route("/api/like", called.like),
             Route("/api/photos", called.photos),
+            Route("/api/doubles", called.doubles),
+            Route("/api/map", called.map),
+            Route("/api/half", called.half),
             Route("/api/audit", called.audit),
             Route("/api/audit", called.draw_audit, methods=["POST"]),
             Route("/api/decide", called.decide, methods=["POST"]),
@@ -202,10 +205,27 @@ class Calls:
     def photos(self, request: Request) -> Response:
         """A page of photos of a name or a queue."""
         asked = request.query_params
+        if text := asked.get("text", "").strip():
+            return JSONResponse(self._desk.alike(text[:MAX_TEXT], _start(request)))
+        if "photo" in asked:
+            return JSONResponse(self._desk.alike(int(asked["photo"]), _start(request)))
         queue = asked.get("queue")
         if queue is not None and queue not in QUEUES:
             raise ValueError(f"queues are {', '.join(QUEUES)}")
         return JSONResponse(self._desk.photos(asked.get("name"), queue, _start(request)))
+
+    def doubles(self, _: Request) -> Response:
+        """Names that may mean one thing."""
+        pairs = self._desk.catalogue.doubles(self._desk.decisions)
+        return JSONResponse([[vars(first), vars(second)] for first, second in pairs])
+
+    def map(self, _: Request) -> Response:
+        """A sample of photos in two dimensions."""
+        return JSONResponse(self._desk.map())
+
+    def half(self, request: Request) -> Response:
+        """The smaller of two groups of a name's photos."""
+        return JSONResponse(self._desk.smaller_half(request.query_params.get("name", "")))
 
     def audit(self, _: Request) -> Response:
         """What the audit says so far."""

@@ -31,6 +31,7 @@ CHROMIUM = shutil.which("chromium")
 HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
 NAMES = ["Blue Finch", "Red Finch", "Red finch (male)", HOSTILE]
 PER_NAME = 20
+DIM = 8
 
 pytestmark = pytest.mark.slow
 
@@ -65,10 +66,24 @@ def tables(folder: Path) -> dict[str, Table]:
         "top_scores": [[float(score)] for score in scores],
         "abstained": [False] * count,
     }
+    embedded = [{"image_id": number, "vector": vector_of(number).tobytes()} for number in range(count)]
     return {
+        "embeddings": table(folder, "embeddings", pa.Table.from_pylist(embedded, schema=schemas.embeddings(DIM))),
         "samples": table(folder, "samples", pa.Table.from_pylist(_rows(samples), schema=schemas.SAMPLES)),
         "predictions": table(folder, "predictions", pa.Table.from_pylist(_rows(predicted), schema=schemas.PREDICTIONS)),
     }
+
+
+def vector_of(number: int) -> np.ndarray:
+    """A photo's vector: near that of its name; the last six of the first name lie apart from its others."""
+    group = len(NAMES) if 14 <= number < PER_NAME else number // PER_NAME
+    vector = np.eye(DIM)[group] + 0.1 * np.random.default_rng(number).standard_normal(DIM)
+    return (vector / np.linalg.norm(vector)).astype("<f2")
+
+
+def encode(text: str) -> np.ndarray:
+    """The text tower: it knows the names."""
+    return np.eye(DIM, dtype=np.float32)[NAMES.index(text)]
 
 
 def _rows(columns: dict[str, object]) -> list[dict[str, object]]:
@@ -87,7 +102,8 @@ class Served:
 
     def enter(self) -> httpx.Client:
         """A client with a cookie, which writes as the page does."""
-        client = httpx.Client(base_url=self.home, headers={"Origin": self.home, "X-FGVR-Review": "1"})
+        headers = {"Origin": self.home, "X-FGVR-Review": "1"}
+        client = httpx.Client(base_url=self.home, headers=headers, timeout=60)  # the first map takes seconds
         assert client.get(self.doors.link).status_code == 303
         return client
 
@@ -102,7 +118,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     door = socket.create_server(("127.0.0.1", 0))
     links: list[str] = []
     doors = Doors(door.getsockname()[1], links.append)
-    app = application(Desk(str(folder), catalogue, "ann"), Thumbnails(ImageLimits()), doors, "run")
+    app = application(Desk(str(folder), catalogue, "ann", encode), Thumbnails(ImageLimits()), doors, "run")
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]})
     thread.start()
@@ -142,6 +158,7 @@ def test_photos_are_decided_by_keys_alone(browser: Browser, served: Served) -> N
     page.keyboard.type("blue")
     expect(page.locator("#name-rows tr")).to_have_count(1)
     page.keyboard.press("Tab")  # sort
+    page.keyboard.press("Tab")  # names that may mean one thing
     page.keyboard.press("Tab")  # the name
     page.keyboard.press("Enter")
     expect(page.locator("#photos-title")).to_have_text("Blue Finch")
@@ -224,6 +241,92 @@ def test_an_audit_is_drawn_before_it_is_looked_at(browser: Browser, served: Serv
     expect(page.locator("#audit-said")).to_contain_text("from 2 photos")
     assert stored == json.loads((served.folder / "review" / "audit.json").read_text())
     assert effective_decisions(served.folder).for_training == {}
+    page.close()
+
+
+def test_photos_are_found_by_a_text_and_by_likeness(browser: Browser, served: Served) -> None:
+    page = opened(browser, served)
+    page.keyboard.press("f")
+    page.keyboard.type("Red Finch")
+    page.keyboard.press("Enter")
+    expect(page.locator("#photos-title")).to_have_text("Photos of: Red Finch")
+    expect(page.locator("#photos-where")).to_have_text("1–60 of 80")
+    key(page, "r", "Saved: right: Red Finch")
+    page.keyboard.press("l")
+    expect(page.locator("#photos-title")).to_contain_text("Photos like number")
+    expect(page.locator("#photos-where")).to_have_text("1–60 of 79")
+    page.close()
+
+
+def test_searches_return_the_nearest_photos_first(served: Served) -> None:
+    client = served.enter()
+    ids = [photo["image_id"] for photo in client.get("/api/photos?text=Red Finch&start=0").json()["photos"]]
+    assert set(ids[:PER_NAME]) == set(range(PER_NAME, 2 * PER_NAME))
+    like = [photo["image_id"] for photo in client.get("/api/photos?photo=45").json()["photos"]]
+    assert set(like[: PER_NAME - 1]) == set(range(40, 60)) - {45}
+    assert client.get("/api/photos?photo=4500").json()["error"].startswith("this photo has no vector")
+
+
+def test_a_map_shows_names_and_decisions_and_leads_to_photos(browser: Browser, served: Served) -> None:
+    page = opened(browser, served)
+    page.get_by_role("button", name="Map", exact=True).click()
+    expect(page.locator("#points circle")).to_have_count(80, timeout=60_000)
+    expect(page.locator("#legend li")).to_have_count(len(NAMES))
+    expect(page.locator("#legend")).to_contain_text(HOSTILE)
+    client = served.enter()
+    facts = client.get("/api/map").json()
+    points, names = np.array(facts["points"]), np.array(facts["names"])
+    parts = [points[names == name] for name in NAMES[1:]]
+    centres = np.array([part.mean(axis=0) for part in parts])
+    widest = max(np.linalg.norm(part - centre, axis=1).max() for part, centre in zip(parts, centres, strict=True))
+    assert min(np.linalg.norm(centres[0] - centres[1:], axis=1)) > 1.5 * widest  # names lie apart
+    decided = {"kind": "right", "image_id": 3, "before": "Blue Finch"}
+    assert client.post("/api/decide", json=decided).status_code == 200
+    page.locator("#colour").select_option("decisions")
+    expect(page.locator("#legend")).to_contain_text("right (1)")
+    page.locator("#points circle").first.dispatch_event("click")
+    expect(page.locator("#photos-title")).to_contain_text("Photos like number")
+    page.close()
+
+
+def test_photos_of_an_audit_are_shown_neither_on_the_map_nor_by_searches(served: Served) -> None:
+    client = served.enter()
+    assert client.post("/api/audit", json={"half_width": 0.1}).status_code == 200
+    stored = json.loads((served.folder / "review" / "audit.json").read_text())
+    drawn = {photo["image_id"] for photo in stored["photos"]}
+    assert len(drawn) > 20
+    assert not drawn & set(client.get("/api/map").json()["ids"])
+    found = client.get("/api/photos?text=Red Finch").json()
+    assert not drawn & {photo["image_id"] for photo in found["photos"]}
+    assert found["total"] == 80 - len(drawn)
+
+
+def test_the_smaller_of_two_groups_is_marked_and_split_off(browser: Browser, served: Served) -> None:
+    page = opened(browser, served)
+    page.get_by_role("button", name="Blue Finch", exact=True).click()
+    page.get_by_role("button", name="Mark the smaller of two look-alike groups").click()
+    expect(page.locator("#marked")).to_have_text("6 marked")
+    page.get_by_role("button", name="Split marked photos off").click()
+    page.locator("#ask-name").fill("Teal")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#live")).to_contain_text("Saved: split: Teal")
+    found = effective_decisions(served.folder).photos
+    assert {uri.rsplit("/", 1)[1][:3] for uri in found} == {f"{number:03d}" for number in range(14, 20)}
+    assert {each.name for each in found.values()} == {"Teal"}
+    page.close()
+
+
+def test_names_that_are_written_alike_are_offered_for_a_merge(browser: Browser, served: Served) -> None:
+    client = served.enter()
+    renamed = {"kind": "rename", "before": "Red finch (male)", "after": "Blue finch"}
+    assert client.post("/api/decide", json=renamed).status_code == 200
+    page = opened(browser, served)
+    page.locator("#doubles summary").click()
+    expect(page.locator("#double-rows li")).to_have_count(1)
+    page.get_by_role("button", name="Merge into Blue").click()
+    expect(page.locator("#live")).to_contain_text("Saved: merge")
+    expect(page.locator("#double-rows")).to_contain_text("None: no two names are written alike.")
+    assert len({effective_decisions(served.folder).called(name) for name in ("Blue Finch", "Red finch (male)")}) == 1
     page.close()
 
 

@@ -1,7 +1,7 @@
 // The review page. Every text of the run is put in by textContent: names and paths are strangers' words.
 
 const at = (id) => document.getElementById(id);
-const state = { view: "names", name: null, start: 0, total: 0, page: 60, photos: [], position: 0, version: -1, marked: new Set() };
+const state = { view: "names", name: null, start: 0, total: 0, page: 60, photos: [], position: 0, version: -1, turn: 0, marked: new Set() };
 
 function made(tag, text = "", facts = {}) {
   const element = document.createElement(tag);
@@ -50,10 +50,14 @@ async function show(view, name = null, start = 0) {
   Object.assign(state, { view, name, start, position: 0 });
   for (const button of document.querySelectorAll("nav button")) button.setAttribute("aria-current", String(button.dataset.view === view));
   at("names").hidden = view !== "names";
-  at("photos").hidden = view === "names";
+  at("photos").hidden = view === "names" || view === "map";
   at("audit").hidden = view !== "audit";
-  await (view === "names" ? showNames() : showPhotos());
+  at("map").hidden = view !== "map";
+  await refill(0);
 }
+
+// Without a position the photo that is open stays open, whichever that is when the answer comes.
+const refill = (position) => (state.view === "names" ? showNames() : state.view === "map" ? showMap() : showPhotos(position));
 
 async function showNames() {
   const query = new URLSearchParams({ search: at("search").value, sort: at("sort").value, start: state.start });
@@ -61,6 +65,62 @@ async function showNames() {
   Object.assign(state, { total: found.total, page: found.page });
   at("name-rows").replaceChildren(...found.names.map(nameRow));
   at("names-where").textContent = where(found.names.length);
+  await showDoubles();
+}
+
+async function showDoubles() {
+  if (!at("doubles").open) return;
+  const pairs = await call("/api/doubles");
+  at("double-rows").replaceChildren(...pairs.map(([first, second]) => {
+    const line = made("li", `${first.name} (${first.count.toLocaleString("en")}), ${second.name} (${second.count.toLocaleString("en")}) `);
+    const strip = made("span", "", { class: "strip" });
+    strip.append(...first.examples.slice(0, 2).map((id) => picture(id, 128, "")), ...second.examples.slice(0, 2).map((id) => picture(id, 128, "")));
+    const merge = guarded(async () => { say(`Saved: ${(await call("/api/decide", { kind: "merge", before: second.name, after: first.name, queue: "doubles" })).said}`); await fresh(); });
+    line.append(strip, made("button", `Merge into ${first.name}`, { type: "button", click: merge }));
+    return line;
+  }));
+  if (!pairs.length) at("double-rows").replaceChildren(made("li", "None: no two names are written alike."));
+}
+
+// Nine colours that people with any colour vision tell apart (Okabe and Ito), the last for all others.
+const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#7a4fa3", "#8a8f95"];
+const SVG = "http://www.w3.org/2000/svg";
+
+async function showMap() {
+  if (!state.map || state.map.version !== state.version) {
+    at("map-said").textContent = "The map is being drawn: the first time takes from seconds to a minute.";
+    state.map = { ...(await call("/api/map")), version: state.version };
+  }
+  const { points, ids, names, suspicion, decisions, of } = state.map;
+  const by = at("colour").value;
+  const values = by === "names" ? names.map((name) => name || "(no name)") : by === "decisions" ? decisions.map((kind) => (kind ? words[kind] : "not decided")) : suspicion.map((value) => (value === null ? "not judged" : value >= 0.9 ? "most suspicious tenth" : value >= 0.5 ? "rather suspicious" : "less suspicious"));
+  const counts = new Map();
+  for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+  const listed = [...counts].sort((one, other) => other[1] - one[1]).slice(0, COLOURS.length - 1).map(([value]) => value);
+  const colour = (value) => COLOURS[listed.includes(value) ? listed.indexOf(value) : COLOURS.length - 1];
+  at("points").replaceChildren(...points.map(([x, y], place) => {
+    const dot = document.createElementNS(SVG, "circle");
+    for (const [fact, value] of Object.entries({ cx: x, cy: y, r: 0.006, fill: colour(values[place]) })) dot.setAttribute(fact, value);
+    const title = document.createElementNS(SVG, "title");
+    title.textContent = `${names[place] || "(no name)"}${decisions[place] ? `, decided: ${words[decisions[place]]}` : ""}`;
+    dot.append(title);
+    dot.addEventListener("click", guarded(() => show("alike", ids[place])));
+    return dot;
+  }));
+  const rest = values.filter((value) => !listed.includes(value)).length;
+  const lines = listed.map((value) => [colour(value), `${value} (${counts.get(value).toLocaleString("en")})`]);
+  if (rest) lines.push([COLOURS.at(-1), `others (${rest.toLocaleString("en")})`]);
+  at("legend").replaceChildren(...lines.map(([fill, text]) => {
+    const line = made("li");
+    const key = document.createElementNS(SVG, "svg");
+    key.setAttribute("viewBox", "0 0 10 10");
+    const dot = document.createElementNS(SVG, "circle");
+    for (const [fact, value] of Object.entries({ cx: 5, cy: 5, r: 5, fill })) dot.setAttribute(fact, value);
+    key.append(dot);
+    line.append(key, made("span", text));
+    return line;
+  }));
+  at("map-said").textContent = `${ids.length.toLocaleString("en")} of ${of.toLocaleString("en")} photos; photos of an audit are left out. Click a point to see it among those like it.`;
 }
 
 function nameRow(row) {
@@ -81,12 +141,15 @@ function nameRow(row) {
 
 const where = (shown) => (state.total ? `${(state.start + 1).toLocaleString("en")}–${(state.start + shown).toLocaleString("en")} of ${state.total.toLocaleString("en")}` : "none");
 
-async function showPhotos(position = 0) {
-  const asked = state.view === "name" ? { name: state.name } : { queue: state.view };
+async function showPhotos(position) {
+  const turn = ++state.turn;
+  const asked = { name: { name: state.name }, alike: { photo: state.name }, text: { text: state.name } }[state.view] ?? { queue: state.view };
   const found = await call(`/api/photos?${new URLSearchParams({ ...asked, start: state.start })}`);
+  if (turn !== state.turn) return; // something else was asked for meanwhile
   Object.assign(state, { photos: found.photos, total: found.total, page: found.page });
   const titles = { likely_wrong: "Most likely wrong first", most_useful: "Most useful first: not sure, and of names with many photos", audit: "The audit's sample, in random order" };
-  at("photos-title").textContent = state.view === "name" ? state.name : titles[state.view];
+  const searched = found.looked === undefined || found.looked >= found.of ? "" : ` (among ${found.looked.toLocaleString("en")} of ${found.of.toLocaleString("en")})`;
+  at("photos-title").textContent = { name: state.name, alike: `Photos like number ${state.name}${searched}`, text: `Photos of: ${state.name}${searched}` }[state.view] ?? titles[state.view];
   at("photos-where").textContent = where(found.photos.length);
   at("empty").hidden = found.photos.length > 0;
   at("empty").textContent = state.view === "audit" ? "No sample is drawn yet." : "There is no photo here.";
@@ -98,7 +161,7 @@ async function showPhotos(position = 0) {
     button.append(picture(photo.image_id, 128, ""));
     return button;
   }));
-  if (found.photos.length) open(Math.min(position, found.photos.length - 1));
+  if (found.photos.length) open(Math.min(position ?? state.position, found.photos.length - 1));
 }
 
 const words = { right: "right", wrong: "wrong", name: "another name", cannot_tell: "cannot tell" };
@@ -172,7 +235,7 @@ async function showAudit() {
 async function decide(kind, after = "") {
   const photo = state.photos[state.position];
   if (!photo || at("photos").hidden) return;
-  const queue = state.view === "name" ? `name: ${state.name}`.slice(0, 500) : state.view;
+  const queue = ["name", "text"].includes(state.view) ? `${state.view}: ${state.name}`.slice(0, 500) : state.view;
   const reply = await call("/api/decide", { kind, image_id: photo.image_id, before: photo.name, after, queue });
   say(`Saved: ${reply.said}`);
   const position = state.position;
@@ -198,6 +261,19 @@ async function split() {
   return fresh();
 }
 
+async function half() {
+  const ids = await call(`/api/half?${new URLSearchParams({ name: state.name })}`);
+  state.marked = new Set(ids);
+  say(ids.length ? `${ids.length} photos are marked: the smaller of two groups that look alike. Look at them, then split them off.` : "Too few photos with vectors to part.");
+  open(state.position);
+}
+
+function alike() {
+  const photo = state.photos[state.position];
+  if (photo && !at("photos").hidden && state.view !== "audit") return show("alike", photo.image_id);
+  return undefined;
+}
+
 async function undo() {
   const reply = await call("/api/undo", {});
   say(`Saved: ${reply.said}`);
@@ -221,7 +297,7 @@ async function fresh() {
   at("facts").textContent = `${run.photos.toLocaleString("en")} photos named in ${run.table}; ${run.decided.toLocaleString("en")} decided; you are ${run.who}${run.damaged ? `; ${run.damaged} damaged lines in the log were kept aside` : ""}`;
   if (run.version === state.version) return;
   state.version = run.version;
-  await (state.view === "names" ? showNames() : showPhotos(state.position));
+  await refill();
 }
 
 async function like(event) {
@@ -235,7 +311,7 @@ async function like(event) {
 const keys = {
   r: () => decide("right"), w: () => decide("wrong"), c: () => decide("cannot_tell"),
   n: () => !at("photos").hidden && step(1), p: () => !at("photos").hidden && step(-1), u: undo,
-  o: () => !at("photos").hidden && at("other-name").focus(), m: mark, "/": () => !at("names").hidden && at("search").focus(),
+  o: () => !at("photos").hidden && at("other-name").focus(), m: mark, l: alike, f: () => at("find-text").focus(), "/": () => !at("names").hidden && at("search").focus(),
 };
 keys.ArrowRight = keys.n;
 keys.ArrowLeft = keys.p;
@@ -259,13 +335,21 @@ document.addEventListener("keydown", (event) => {
 for (const button of document.querySelectorAll("nav button")) button.addEventListener("click", guarded(() => show(button.dataset.view)));
 for (const button of document.querySelectorAll("[data-kind]")) button.addEventListener("click", guarded(() => decide(button.dataset.kind)));
 for (const button of document.querySelectorAll("[data-page]")) button.addEventListener("click", guarded(() => turn(Number(button.dataset.page))));
-for (const [id, work] of [["next", () => step(1)], ["previous", () => step(-1)], ["undo", undo], ["mark", mark], ["split", split]]) at(id).addEventListener("click", guarded(async () => work()));
+for (const [id, work] of [["next", () => step(1)], ["previous", () => step(-1)], ["undo", undo], ["mark", mark], ["split", split], ["half", half], ["alike", alike]]) at(id).addEventListener("click", guarded(async () => work()));
 at("other").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = at("other-name").value.trim();
   at("other-name").blur();
   if (name) guarded(decide)("name", name);
 });
+at("find").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = at("find-text").value.trim();
+  at("find-text").blur();
+  if (text) guarded(show)("text", text);
+});
+at("colour").addEventListener("change", guarded(showMap));
+at("doubles").addEventListener("toggle", guarded(showDoubles));
 at("ask-cancel").addEventListener("click", () => at("ask").close("cancel"));
 for (const id of ["other-name", "ask-name"]) at(id).addEventListener("input", guarded(like));
 at("search").addEventListener("input", guarded(() => show("names")));
