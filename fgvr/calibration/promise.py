@@ -108,7 +108,7 @@ class Promise:
         seen = f"{first.right} of the {first.kept} surest checked photos are right ({share}, bound {first.bound:.1%})"
         if self.needed is None:
             return (
-                f"{asked} cannot be promised: {seen}; more photos would not help, only a lower target or a better model"
+                f"{asked} cannot be promised: {seen}; only a lower target or a better model would help, not more photos"
             )
         return (
             f"{asked} cannot be promised: {seen}; it would take about {self.needed - self.rows:,} more checked photos, "
