@@ -400,6 +400,34 @@ PREDICTIONS_BY_LEVEL = PREDICTIONS.append(pa.field("level", pa.string()))
 """Where the answer may be a kind above the names (`hierarchy.decide`): its level, "" for a name without one. Of such a
 kind `label_id` is null, and `score` is the probability of all names below it."""
 
+CALIBRATION = pa.schema(
+    [
+        IMAGE_ID,  # photos whose right name is known from outside, and from which the student did not learn
+        pa.field("label", pa.string(), nullable=False),  # the student's name
+        ("score", pa.float32()),
+        ("truth", pa.string()),  # what the photo shows; null where nobody said, which counts as wrong
+        pa.field("right", pa.bool_(), nullable=False),  # whether the student's name is right
+        ("kind", pa.string()),  # the kind above it in the tree of names; null without one
+        ("kind_score", pa.float32()),  # summed scores of the student's best names below that kind
+        pa.field("kind_right", pa.bool_(), nullable=False),
+    ]
+)
+
+DECIDED = pa.schema(
+    [
+        IMAGE_ID,
+        ("label", pa.string()),  # the name or kind that is given; null where nobody decides
+        ("label_id", pa.int32()),  # index in the model's label list; null for kinds
+        ("level", pa.string()),  # of a kind in the tree of names, "" for one without; null for names
+        ("score", pa.float32()),  # of the step that decides: its threshold is in the table's metadata
+        pa.field("decided_by", pa.string(), nullable=False),  # fgvr.calibration.cascade.By
+        pa.field("why", pa.string(), nullable=False),  # fgvr.calibration.cascade.Why
+        ("student_label", pa.string()),  # the student's name, sure or not; null where the photo cannot be read
+        ("student_score", pa.float32()),
+        ("tokens", pa.int32()),  # of the MLLM's second look; 0: it was not asked, null: its server does not say
+    ]
+)
+
 DETECTOR_TARGETS = pa.schema(
     [
         IMAGE_ID,

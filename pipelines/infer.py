@@ -5,7 +5,8 @@
 One row per image: label, score, the top five, whether the score is below `infer.abstain_below`, and p(yes) of the
 aspect questions if the model predicts them. `infer.model` null means the model of this run that `infer.trained` names:
 the student with aspects, or another one. With `infer.costs` the label is the one that expects the least cost, and with
-`hierarchy.decide` it is chosen in a tree of kinds, whose level the column `level` names.
+`hierarchy.decide` it is chosen in a tree of kinds, whose level the column `level` names. With `infer.target_precision`
+the tables `calibration` and `decided` follow: which names keep a promised precision, and who decides about the rest.
 """
 
 from __future__ import annotations
@@ -178,6 +179,11 @@ class Predictions(PredictionStage):
         return replace(job, worker=StoredVectorWorker, arguments=arguments)
 
 
+def inferred(config: Config) -> tuple[str, ...]:
+    """The tables of the script: the predictions, and who decides about them where a precision is promised."""
+    return ("predictions",) if config.infer.target_precision is None else ("predictions", "decided")
+
+
 def _check_encoder(model: str) -> None:
     """Refuse a head that cannot classify photos; raises ConfigError."""
     from fgvr.models.base import MODEL_FILE
@@ -306,4 +312,4 @@ def _is_stated(others: Mapping[str, str], model_file: bytes, *, local: bool) -> 
 
 
 if __name__ == "__main__":
-    stage_main(__doc__, "predictions")
+    stage_main(__doc__, wanted=inferred)

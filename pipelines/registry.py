@@ -55,6 +55,9 @@ STAGES = {
     "makd": "makd:Makd",
     "comparison": "compare:Comparison",
     "predictions": "infer:Predictions",
+    "calibration": "calibration:Calibration",
+    "second_looks": "second_looks:SecondLooks",
+    "decided": "cascade:Decided",
     "eval_mllm_answers": "methods.mllm:EvalAnswers",
     "eval_mllm": "methods.mllm:EvalLabels",
     "eval_zs_clip": "methods.clip_classes:ZeroShot",
@@ -92,6 +95,7 @@ FAMILIES = {FURTHER: ("answers", "answers:SourceAnswers"), COMPARED: ("makd", "c
 WHOLE_JOB = (
     *("samples", "labels", "votes", "embeddings", "issues", "reasked", "candidates", "near", "questions"),
     *("aspects", "class_scores", "signatures", "synthetic", "base", "makd", "predictions"),
+    *("calibration", "second_looks", "decided"),
 )
 """Tables of a whole job before its report, in order; a config may not want some of them (`Stage.wanted`)."""
 

@@ -117,9 +117,10 @@ def main() -> None:
         for name in asked.sets:
             known = {seed: predicted(name, seed) for seed in asked.seeds}
             accuracy = [100 * float(right.mean()) for _, right in known.values()]
-            errors = [100 * calibration_error(scores, right) for scores, right in known.values()]
+            errors = [100 * calibration_error(scores.astype(np.float32), right) for scores, right in known.values()]
             report.say(
-                f"{name}: {harness.mean_and_deviation(accuracy)}% right, ECE {harness.mean_and_deviation(errors)} points, "
+                f"{name}: {harness.mean_and_deviation(accuracy)}% right, "
+                f"ECE {harness.mean_and_deviation(errors)} points, "
                 f"{len(next(iter(known.values()))[0]):,} photos"
             )
             for target in asked.targets:

@@ -16,9 +16,10 @@ that begins there stops at once.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +88,16 @@ class Promise:
         """From which score on the promise holds; None: from none."""
         return None if self.chosen is None else self.chosen.threshold
 
+    def as_json(self) -> dict[str, Any]:
+        """For the metadata of tables."""
+        return asdict(self) | {"tests": [asdict(each) for each in self.tests], "sentence": self.sentence()}
+
+    @classmethod
+    def of_json(cls, facts: Mapping[str, Any]) -> Promise:
+        """What `as_json` gave."""
+        kept = {name: value for name, value in facts.items() if name not in {"tests", "sentence"}}
+        return cls(**kept, tests=tuple(Test(**each) for each in facts["tests"]))
+
     def sentence(self) -> str:
         """What is promised, or why nothing is and what would help."""
         asked = f"a precision of {self.target:.1%} at {1 - self.error:.1%} confidence"
@@ -124,11 +135,11 @@ def lower_bound(right: int, kept: int, error: float) -> float:
     Raises:
         ValueError: counts that are negative or contradict each other, or an error outside 0 … 1.
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     if not 0 <= right <= kept or not 0 < error < 1:
         raise ValueError(f"{right} right of {kept} photos at an error of {error:g}")
-    return float(beta.ppf(error, right, kept - right + 1)) if right else 0.0
+    return float(betaincinv(right, kept - right + 1, error)) if right else 0.0
 
 
 @cache

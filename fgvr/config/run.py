@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from fgvr.config.augment import Augment
 from fgvr.config.base import Part, Workers
 from fgvr.config.baselines import Baselines
+from fgvr.config.cascade import Promised
 from fgvr.config.check import Check
 from fgvr.config.compare import Compare
 from fgvr.config.data import Ingest
@@ -180,7 +181,7 @@ class Evaluate(Part):
             yield "slices", "evaluate.slice_by names no columns; name some, or leave slices out"
 
 
-class Infer(Part):
+class Infer(Promised):
     """infer: a trained model classifies samples."""
 
     model: Tuned[str | None] = None
@@ -205,7 +206,8 @@ class Infer(Part):
     workers: Workers = Workers(rows_per_part=4096)
 
     def unused(self) -> Iterator[tuple[str, str]]:
-        """See Part: a model of this run beside another one."""
+        """See Part: a model of this run beside another one; and what decides, where nothing is promised."""
+        yield from super().unused()
         own = type(self).model_fields["trained"].default
         if self.model is not None and self.trained != own:
             yield (

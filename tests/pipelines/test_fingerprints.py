@@ -452,6 +452,13 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("infer.split", "test", {"predictions"}),
         ("infer.model", "{other student}", {"predictions"}),
     ],
+    ("promised", ("predictions", "decided")): [
+        ("infer.target_precision", 0.8, {"calibration"}),
+        ("infer.confidence", 0.9, {"calibration"}),
+        ("infer.calibrate_on", "truth", {"calibration"}),
+        ("infer.queue_photos", 3, {"decided"}),
+        ("hierarchy", {"source": "file", "path": "{other kinds}"}, {"calibration", "decided"}),
+    ],
     ("boxes", ("detector", "detections")): [
         ("detect.model.backbone", "resnet34", {"detector"}),
         ("detect.model.image_size", 64, {"detector"}),
@@ -879,6 +886,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
         "mlp": {"heads": {"network": "mlp"}},
         "networks": {"distill": {"teacher": {"kind": "clip"}}},
         "infer": {"infer": {"model": str(place / "student")}},
+        "promised": {"infer": {"model": str(place / "student"), "target_precision": 0.9}},
         "sliced": {"evaluate": {"slice_by": ["folder"], "methods": ["zs_clip"]}},
         "boxes": {
             "ingest": {"source": {"kind": "bird_scenes", "path": None}},

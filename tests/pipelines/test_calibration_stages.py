@@ -1,0 +1,225 @@
+"""A promised precision from predictions, an audit and a tree to who decides; tables written by hand, without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from fgvr import schemas, tables
+from fgvr.config import ConfigError, build
+from fgvr.review.audit_file import AuditSample, Drawn
+from fgvr.review.decisions import Decision, Kind
+from fgvr.review.log import DecisionLog
+from fgvr.tables import Table
+from pipelines import infer
+from pipelines.calibration import check_promise
+from pipelines.registry import stage_of
+from pipelines.run_tables import Run
+from tests.pipelines.planted_run import run_of, written
+
+PHOTOS, LEARNED, UNREADABLE = 2_000, range(100), 150
+NAMES = ("gull", "tern", "cat", "dog")
+KINDS = "name,parent\ngull,bird\ntern,bird\ncat,mammal\ndog,mammal\n"
+
+
+def planted(folder: Path, *, true: bool = True) -> tuple[dict[str, Table], list[str]]:
+    """2,000 photos: of the surer half 99% are right, of the others half, whose kind is right in 99%."""
+    rng = np.random.default_rng(5)
+    shown = rng.integers(0, 4, PHOTOS)
+    score = rng.permutation(np.linspace(0.3, 0.99, PHOTOS)).astype(np.float32)
+    wrong = rng.random(PHOTOS) > np.where(score > 0.64, 0.99, 0.5)
+    astray = rng.random(PHOTOS) > 0.99
+    said = np.where(wrong, np.where(astray, (shown + 2) % 4, shown ^ 1), shown)
+    samples = [
+        {
+            "image_id": n,
+            "uri": f"/photos/{n}.jpg",
+            "split": "test",
+            "class_id": int(shown[n]) if true else None,
+            "class_name": NAMES[shown[n]] if true else None,
+            "metadata": "{}",
+        }
+        for n in range(PHOTOS)
+    ]
+    predictions = [
+        {"image_id": n, "error": {"reason": "corrupt", "detail": "x"}}
+        if n == UNREADABLE
+        else {
+            "image_id": n,
+            "label": NAMES[said[n]],
+            "label_id": int(said[n]),
+            "score": score[n],
+            "top_labels": [NAMES[said[n]], NAMES[said[n] ^ 1]],
+            "top_scores": [score[n], 0.99 - score[n]],
+            "abstained": False,
+        }
+        for n in range(PHOTOS)
+    ]
+    learned = [{"image_id": n, "label_id": 0 if n < 99 else None, "named": "gull", "score": 1.0} for n in LEARNED]
+    named = pa.Table.from_pylist(predictions, schema=schemas.PREDICTIONS)
+    made = {
+        "samples": written(
+            folder,
+            "samples",
+            pa.Table.from_pylist(samples, schema=schemas.SAMPLES),
+            {"splits": {"test": PHOTOS}},
+        ),
+        "predictions": Table(str(folder / "predictions"), "predictions", "f", PHOTOS, 1, 2, 1_200, 0.0, extra={}),
+        "heads": written(folder, "heads", pa.Table.from_pylist(learned, schema=schemas.HEAD_TARGETS)),
+    }
+    for part in range(2):
+        tables.write_part(made["predictions"].uri, part, named.slice(1_200 * part, 1_200))
+    for table in made.values():
+        table.commit()
+    return made, [NAMES[n] for n in shown]
+
+
+def opened(given: tuple[dict[str, Table], list[str]], folder: Path, tree: bool = False, **promised: Any) -> Run:
+    values = {"trained": "heads", "target_precision": 0.9, **promised}
+    parts: dict[str, Any] = {"infer": values}
+    if tree:
+        (folder / "kinds.csv").write_text(KINDS)
+        parts["hierarchy"] = {"source": "file", "path": str(folder / "kinds.csv")}
+    return run_of((given[0], np.zeros(0)), folder, **parts)
+
+
+def audit(run: Run, shown: list[str], photos: range | list[int], decided: int | None = None) -> None:
+    """Draw and decide an audit of these photos, of which the last ones may be left."""
+    drawn = tuple(Drawn(n, f"/photos/{n}.jpg", 0, "gull", 0.5) for n in photos)
+    log = DecisionLog(run.folder)
+    AuditSample(0, (PHOTOS,), drawn).store(log.place)
+    log.append([Decision(Kind.NAME, "ann", n, f"/photos/{n}.jpg", "gull", shown[n]) for n in list(photos)[:decided]])
+
+
+def rows_of(run: Run) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = run.table("decided").read().to_pylist()
+    return rows
+
+
+def precision(rows: list[dict[str, Any]], shown: list[str], by: str) -> float:
+    kinds = {"gull": "bird", "tern": "bird", "cat": "mammal", "dog": "mammal"}
+    mine = [row for row in rows if row["decided_by"] == by]
+    right = [row["label"] == (shown if by == "student" else [kinds[n] for n in shown])[row["image_id"]] for row in mine]
+    return float(np.mean(right))
+
+
+def test_an_audit_decides_from_which_score_on_names_are_given(tmp_path: Path) -> None:
+    given = planted(tmp_path)
+    run = opened(given, tmp_path, queue_photos=10)
+    sample = np.random.default_rng(1).permutation(PHOTOS)[:400].tolist()
+    audit(run, given[1], sample)
+    known = run.table("calibration").read()
+    assert known.schema.equals(schemas.CALIBRATION)
+    # Photos that the model learned from, and the one that cannot be read, do not count.
+    assert set(known["image_id"].to_pylist()) == set(sample) - {*range(99), UNREADABLE}
+    expected = [given[1][row["image_id"]] == row["label"] for row in known.to_pylist()]
+    assert known["right"].to_pylist() == expected
+    threshold = run.table("calibration").extra["name"]["tests"][-2]["threshold"]
+    rows = rows_of(run)
+    assert [row["image_id"] for row in rows] == list(range(PHOTOS))
+    assert run.table("decided").read().schema.equals(schemas.DECIDED)
+    sure = [row for row in rows if row["decided_by"] == "student"]
+    assert min(row["score"] for row in sure) >= threshold
+    assert precision(rows, given[1], "student") >= 0.9
+    assert all(row["label"] == row["student_label"] for row in sure)
+    assert {row["why"] for row in rows[:99]} == {"learned_from"}
+    assert rows[UNREADABLE]["why"] == "unreadable"
+    assert rows[UNREADABLE]["student_label"] is None
+    queued = [row for row in rows if row["decided_by"] == "queue"]
+    rest = [row for row in rows if row["why"] == "score_below_threshold"]
+    assert len(queued) == 10
+    assert min(row["student_score"] for row in queued) >= sorted(row["student_score"] for row in rest)[-10]
+    assert all(row["label"] is None and row["student_label"] for row in rest)
+    assert run.table("decided").extra["decided_by"]["student"] == len(sure)
+
+
+def test_the_data_s_own_classes_and_the_kind_above(tmp_path: Path) -> None:
+    given = planted(tmp_path)
+    run = opened(given, tmp_path, tree=True, calibrate_on="truth")
+    rows = rows_of(run)
+    by = run.table("decided").extra["decided_by"]
+    assert by["student"] > 700
+    assert by["tree"] > 400
+    assert precision(rows, given[1], "student") >= 0.9
+    assert precision(rows, given[1], "tree") >= 0.9
+    kinds = [row for row in rows if row["decided_by"] == "tree"]
+    assert {row["label"] for row in kinds} == {"bird", "mammal"}
+    assert {row["label_id"] for row in kinds} == {None}
+    assert all(row["score"] == pytest.approx(0.99) for row in kinds)
+    told = run.table("calibration").extra["remarks"]
+    assert any(line.startswith("kinds above the names: a precision of 90.0%") for line in told)
+
+
+def test_what_cannot_be_shown_is_not_promised(tmp_path: Path) -> None:
+    given = planted(tmp_path, true=False)
+    run = opened(given, tmp_path, queue_photos=3)
+    told = " ".join(run.table("calibration").extra["remarks"])
+    assert "no audit was drawn" in told
+    assert "check at least 29" in told  # ln(.05) / ln(.9) = 28.4
+    assert run.table("calibration").rows == 0
+    assert run.table("decided").extra["decided_by"] == {"student": 0, "tree": 0, "mllm": 0, "queue": 3, "none": 1997}
+
+
+def test_undecided_photos_count_as_wrong_and_new_decisions_make_new_thresholds(tmp_path: Path) -> None:
+    given = planted(tmp_path)
+    sample = np.random.default_rng(1).permutation(np.arange(200, PHOTOS))[:300].tolist()
+    audit(opened(given, tmp_path), given[1], sample, decided=100)
+    early = opened(given, tmp_path).table("calibration")
+    assert "200 of the audit's 300 photos are not decided" in " ".join(early.extra["remarks"])
+    assert early.rows == 300
+    assert sum(early.read()["right"].to_pylist()) <= 100
+    assert early.extra["name"]["needed"] is None
+    log = DecisionLog(opened(given, tmp_path).folder)
+    log.append([Decision(Kind.NAME, "bob", n, f"/photos/{n}.jpg", "", given[1][n]) for n in sample[100:]])
+    later = opened(given, tmp_path).table("calibration")
+    assert later.uri != early.uri
+    assert sum(later.read()["right"].to_pylist()) > 100
+    assert later.extra["name"]["tests"][0]["passed"]
+
+
+def test_the_promise_is_no_part_of_predictions_and_is_found_again(tmp_path: Path) -> None:
+    given = planted(tmp_path)
+    plain = run_of((given[0], np.zeros(0)), tmp_path, infer={"trained": "heads"})
+    promised = opened(given, tmp_path)
+    predictions = stage_of("predictions")
+    del plain.tables["predictions"], promised.tables["predictions"]
+    assert predictions.recipe(plain) == predictions.recipe(promised)
+    first = opened(given, tmp_path).table("decided")
+    assert opened(given, tmp_path).table("decided").uri == first.uri
+    assert opened(given, tmp_path, target_precision=0.8).table("decided").uri != first.uri
+    assert opened(given, tmp_path, queue_photos=7).table("decided").uri != first.uri
+    assert infer.inferred(plain.config) == ("predictions",)
+    assert infer.inferred(promised.config) == ("predictions", "decided")
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"infer": {}}, "infer.target_precision = null"),
+        ({"infer": {"target_precision": 0.9, "costs": "c.csv"}}, "infer.costs decides about names, too"),
+        (
+            {
+                "infer": {"target_precision": 0.9},
+                "hierarchy": {"source": "file", "path": "k.csv", "decide": "any_level"},
+            },
+            "hierarchy.decide = any_level decides",
+        ),
+        (
+            {"infer": {"target_precision": 0.9, "split": "wild", "calibrate_on": "truth"}},
+            "infer.split = wild leaves out",
+        ),
+    ],
+)
+def test_promises_that_nothing_could_be_said_about(parts: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_promise(build(parts))
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, 1.5])
+def test_certainty_is_no_target(target: float) -> None:
+    with pytest.raises(ConfigError, match="target_precision"):
+        build({"infer": {"target_precision": target}})
