@@ -89,8 +89,8 @@ class Decided(Stage):
             student.scores,
             learned=student.learned,
             queue=run.config.infer.queue_photos,
-            choice=looked and looked.choice,
-            chosen=looked and looked.promised,
+            choice=None if looked is None else looked.choice,
+            chosen=None if looked is None else looked.promised,
         )
         rows = parts = 0
         for batch in run.table("predictions").batches(["image_id", "label", "label_id", "score"]):

@@ -11,14 +11,18 @@ import pytest
 
 from fgvr import schemas, tables
 from fgvr.config import ConfigError, build
+from fgvr.mllm.backend import NameAnswer
+from fgvr.mllm.scoring_workers import choice_rows
 from fgvr.review.audit_file import AuditSample, Drawn
 from fgvr.review.decisions import Decision, Kind
 from fgvr.review.log import DecisionLog
+from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
 from pipelines import infer
 from pipelines.calibration import check_promise
 from pipelines.registry import stage_of
 from pipelines.run_tables import Run
+from pipelines.second_looks import SecondLooks, choices_of
 from tests.pipelines.planted_run import run_of, written
 
 PHOTOS, LEARNED, UNREADABLE = 2_000, range(100), 150
@@ -194,6 +198,72 @@ def test_the_promise_is_no_part_of_predictions_and_is_found_again(tmp_path: Path
     assert opened(given, tmp_path, queue_photos=7).table("decided").uri != first.uri
     assert infer.inferred(plain.config) == ("predictions",)
     assert infer.inferred(promised.config) == ("predictions", "decided")
+
+
+def second_looks(run: Run, shown: list[str], folder: Path, *, right: float) -> None:
+    """Let an MLLM choose among the student's names, right and sure in this share of photos, and give the table."""
+    stage = stage_of("second_looks")
+    assert isinstance(stage, SecondLooks)
+    compared, rng = choices_of(run), np.random.default_rng(2)
+    assert stage.job(run).ids.tolist() == sorted(compared)
+    answers = []
+    for image, names in compared.items():
+        place = 0 if names[0] == shown[image] else 1
+        scores = np.full(len(names), -3.0, np.float32)
+        scores[place if rng.random() < right else 1 - place] = -rng.random()
+        answers.append(NameAnswer(scores, prompt_tokens=7))
+    answers[0] = NameAnswer(failure=Failure(Reason.CORRUPT, "x"))
+    rows = choice_rows(list(compared), list(compared.values()), answers)
+    run.tables["second_looks"] = written(folder, "second_looks", rows)
+    run.tables["second_looks"].commit()
+
+
+def test_a_second_look_names_photos_where_its_choice_keeps_the_promise(tmp_path: Path) -> None:
+    given = planted(tmp_path)
+    run = opened(given, tmp_path, second_look_budget=500, queue_photos=5)
+    audit(run, given[1], np.random.default_rng(1).permutation(np.arange(200, PHOTOS))[:400].tolist())
+    assert run.table("calibration").extra["asking"] == pytest.approx(0.025 / 16)
+    second_looks(run, given[1], tmp_path, right=1.0)
+    compared = choices_of(run)
+    assert len(compared) == 500
+    rows = rows_of(run)
+    checked = set(run.table("calibration").read()["image_id"].to_pylist())
+    unsure = {row["image_id"] for row in rows if row["decided_by"] != "student" and row["image_id"] in checked}
+    assert unsure <= set(compared)  # checked photos are asked about first
+    assert not any(rows[image]["decided_by"] == "student" for image in compared)
+    named = [row for row in rows if row["decided_by"] == "mllm"]
+    assert len(named) > 300
+    kinds = {"gull": "bird", "tern": "bird", "cat": "mammal", "dog": "mammal"}
+    astray = [row for row in named if kinds[row["student_label"]] != kinds[given[1][row["image_id"]]]]
+    right = [row["label"] == given[1][row["image_id"]] for row in named]
+    assert sum(right) == len(named) - len(astray)  # it could not choose what the student did not list
+    assert all(row["label_id"] == NAMES.index(row["label"]) for row in named)
+    assert {row["why"] for row in named} == {"choice_above_threshold"}
+    assert {rows[image]["tokens"] for image in compared} == {0, 7}  # one answer failed
+    assert sum(row["tokens"] for row in rows) == 7 * 499
+    assert rows[next(iter(compared))]["decided_by"] in {"queue", "none"}
+    assert "choices of the MLLM: a precision of 90.0%" in run.table("decided").extra["remarks"][0]
+
+
+def test_a_second_look_that_is_often_wrong_names_nothing(tmp_path: Path) -> None:
+    given = planted(tmp_path)
+    run = opened(given, tmp_path, second_look_budget=300)
+    audit(run, given[1], np.random.default_rng(1).permutation(np.arange(200, PHOTOS))[:400].tolist())
+    second_looks(run, given[1], tmp_path, right=0.6)
+    rows = rows_of(run)
+    assert run.table("decided").extra["decided_by"]["mllm"] == 0
+    assert "choice_below_threshold" in {row["why"] for row in rows}
+
+
+def test_nobody_is_asked_who_cannot_choose(tmp_path: Path) -> None:
+    server = {"kind": "openai", "model": "x", "base_url": "http://h/v1"}
+    parts = {"infer": {"target_precision": 0.9, "second_look_budget": 5}}
+    with pytest.raises(ConfigError, match=r"infer\.second_look_budget: mllm\.kind = openai"):
+        stage_of("second_looks").check(build({**parts, "mllm": server}))
+    with pytest.raises(ConfigError, match=r"infer\.second_look_budget = 0"):
+        stage_of("second_looks").check(build({"infer": {"target_precision": 0.9}}))
+    assert not stage_of("second_looks").wanted(build({"infer": {"target_precision": 0.9}}))
+    assert stage_of("second_looks").wanted(build(parts))
 
 
 @pytest.mark.parametrize(

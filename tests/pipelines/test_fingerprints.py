@@ -457,6 +457,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("infer.confidence", 0.9, {"calibration"}),
         ("infer.calibrate_on", "truth", {"calibration"}),
         ("infer.queue_photos", 3, {"decided"}),
+        ("infer.second_look_budget", 3, {"calibration", "second_looks"}),
         ("hierarchy", {"source": "file", "path": "{other kinds}"}, {"calibration", "decided"}),
     ],
     ("boxes", ("detector", "detections")): [
