@@ -37,6 +37,7 @@ from pipelines.photo_counts import may_have_truth
 from pipelines.registry import WHOLE_JOB, stage_of
 from pipelines.report_aspects import aspect_report, has_aspects
 from pipelines.report_leaks import leaks_of
+from pipelines.report_promise import promise_of
 from pipelines.report_slices import check_slices, slices_of
 from pipelines.reviewed import audited, left_out, true_names
 from pipelines.run_tables import Look, NotThere, Run, needs, per_run, unfinished
@@ -153,6 +154,8 @@ class Report(Stage):
             slices=slices_of(run, ids, names, true),
             hierarchy=by_level(run, names, true),
         )
+        if {"calibration", "decided"} <= set(_shown(run)):
+            results = replace(results, promise=promise_of(run, results.costs))
         pictures = AspectPictures()
         if "makd" in compared.methods and has_aspects(run):
             aspects, pictures = aspect_report(run, with_base="base" in compared.methods)

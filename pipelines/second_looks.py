@@ -1,6 +1,6 @@
 """second_looks: the MLLM chooses a name where the student is not sure. In: samples, predictions, calibration.
 
-    python pipelines/cascade.py --run.name mine --infer.target_precision 0.95 --infer.second_look_budget 2000
+    python pipelines/second_looks.py --run.name mine --infer.target_precision 0.95 --infer.second_look_budget 2000
 
 A closed choice in one pass, as in reask: the model scores the student's best names as its answer about the photo. It is
 asked about `infer.second_look_budget` photos that no threshold decides: first those whose right name is known, which

@@ -18,6 +18,7 @@ from fgvr.report import console
 from fgvr.report.estimates import Outcome
 from fgvr.report.pictures import MAP_SIDE, AspectPictures
 from fgvr.report.prices import money
+from fgvr.report.promise import drawings
 from fgvr.report.results import Results, StageResult, cost
 from fgvr.report.scatter import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, scatter
 
@@ -157,6 +158,7 @@ def render(content: ReportContent) -> str:
         map_side=MAP_SIDE,
         scatter=scatter(results.methods, results.costs),
         sides=(WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM),
+        promise_drawings=() if results.promise is None else drawings(results.promise),
     )
 
 

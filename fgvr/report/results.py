@@ -20,6 +20,7 @@ from fgvr.tables import Table
 if TYPE_CHECKING:
     from fgvr.heads.costs import Tracks
     from fgvr.hierarchy.levels import HierarchyScores
+    from fgvr.report.promise import PromiseFacts
 
 EVALUATION = "eval_"
 """Prefix of the names of stages that predict for the evaluation only."""
@@ -176,6 +177,7 @@ class Results:
     learned_from: dict[str, str] = field(default_factory=dict)
     slices: Slices | None = None
     hierarchy: dict[str, HierarchyScores] | None = None
+    promise: PromiseFacts | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON types; the keys that programs read are `methods`, `stages`, `cost` and `costs`."""
@@ -209,6 +211,7 @@ class Results:
             "costs": None if self.costs is None else asdict(self.costs),
             **({} if self.selection is None else {"selection": asdict(self.selection)}),
             **({} if self.slices is None else {"slices": self.slices.as_json()}),
+            **({} if self.promise is None else {"promise": self.promise.as_json()}),
         }
 
     def to_json(self) -> str:

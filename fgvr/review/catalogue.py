@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+import pyarrow.compute as pc
 
 from fgvr.arrays import Doubles, Ids
 from fgvr.errors import UserError
@@ -20,6 +22,7 @@ NAMED: Final = ("predictions", "labels")
 EXAMPLES: Final = 4
 PAGE: Final = 60
 MOST_DOUBLES: Final = 200
+QUEUED: Final = ["image_id", "decided_by", "student_score"]
 SORTS: Final = ("count", "name", "sure", "unsure")
 
 
@@ -167,9 +170,11 @@ class Catalogue:
         return ids[order[start : start + limit]], total
 
     def queue(self, name: str) -> Ids:
-        """Ids of a queue: `likely_wrong` or `most_useful`."""
+        """Ids of a queue: `likely_wrong`, `most_useful` or `undecided`."""
         if name == "most_useful":
             return self.index.useful
+        if name == "undecided":
+            return self._undecided
         if "issues" in self.tables:
             rows = self.tables["issues"].read(["image_id", "score"])
             scores = np.nan_to_num(rows["score"].to_numpy().astype(np.float64), nan=-1.0)
@@ -192,6 +197,15 @@ class Catalogue:
             scores = dict(zip(rows["image_id"].to_pylist(), rows["score"].to_pylist(), strict=True))
             found = np.array([scores.get(each) for each in ids.tolist()], np.float64)  # None becomes NaN
         return found
+
+    @cached_property
+    def _undecided(self) -> Ids:
+        """Photos that wait for a person under a promised precision, the surest first; none without a promise."""
+        found: list[tuple[float, int]] = []
+        for rows in self.tables["decided"].batches(QUEUED) if "decided" in self.tables else ():
+            mine = rows.filter(pc.equal(rows["decided_by"], "queue"))
+            found += zip(mine["student_score"].to_pylist(), mine["image_id"].to_pylist(), strict=True)
+        return np.array([image for _, image in sorted(found, key=lambda row: (-row[0], row[1]))], np.int64)
 
     def uri(self, image_id: int) -> str:
         """A photo's URI; raises IndexError where the run has no such photo."""

@@ -20,8 +20,9 @@ from fgvr.review.log import DecisionLog
 
 LIKELY_WRONG: Final = "likely_wrong"
 MOST_USEFUL: Final = "most_useful"
+UNDECIDED: Final = "undecided"
 AUDIT: Final = "audit"
-QUEUES: Final = (LIKELY_WRONG, MOST_USEFUL, AUDIT)
+QUEUES: Final = (LIKELY_WRONG, MOST_USEFUL, UNDECIDED, AUDIT)
 
 
 class NotPossible(UserError):

@@ -95,6 +95,9 @@ WRONG_VALUE = {
 """Of scripts with flags of their own; of the others one of the config's is given a word for a number."""
 CHOSEN = ["--label.images.select", "medoids", "--label.images.per_class", "null"]
 SUITS = {
+    "pipelines/calibration.py": ["--infer.target_precision=0.9"],
+    "pipelines/cascade.py": ["--infer.target_precision=0.9"],
+    "pipelines/second_looks.py": ["--infer.target_precision=0.9", "--infer.second_look_budget=9"],
     "pipelines/detect.py": ["--config", "scenes"],
     "pipelines/duplicates.py": ["--label.duplicate_similarity", "0.98"],
     "pipelines/looks.py": ["--aspects.with_labels", "true"],

@@ -147,7 +147,7 @@ async function showPhotos(position) {
   const found = await call(`/api/photos?${new URLSearchParams({ ...asked, start: state.start })}`);
   if (turn !== state.turn) return; // something else was asked for meanwhile
   Object.assign(state, { photos: found.photos, total: found.total, page: found.page });
-  const titles = { likely_wrong: "Most likely wrong first", most_useful: "Most useful first: not sure, and of names with many photos", audit: "The audit's sample, in random order" };
+  const titles = { likely_wrong: "Most likely wrong first", most_useful: "Most useful first: not sure, and of names with many photos", undecided: "Waiting for you under a promised precision, the surest first", audit: "The audit's sample, in random order" };
   const searched = found.looked === undefined || found.looked >= found.of ? "" : ` (among ${found.looked.toLocaleString("en")} of ${found.of.toLocaleString("en")})`;
   at("photos-title").textContent = { name: state.name, alike: `Photos like number ${state.name}${searched}`, text: `Photos of: ${state.name}${searched}` }[state.view] ?? titles[state.view];
   at("photos-where").textContent = where(found.photos.length);
