@@ -106,8 +106,8 @@ class Decided(Stage):
         return summary
 
 
-def looks_of(run: Run, student: Student) -> Looked:
-    """What the MLLM chose, and what the checked photos among those show of it."""
+def looks_of(run: Run, student: Student) -> Looked | None:
+    """What the MLLM chose, and what the checked photos among those show of it; None where no photo was left to ask."""
     import numpy as np
     from scipy.special import softmax
 
@@ -115,7 +115,10 @@ def looks_of(run: Run, student: Student) -> Looked:
     from fgvr.calibration.checked import Truth, matches
     from fgvr.calibration.promise import promise
 
-    calibration, rows = run.table("calibration"), run.table("second_looks").read()
+    calibration, looks = run.table("calibration"), run.table("second_looks")
+    if not looks.rows:
+        return None
+    rows = looks.read()
     names, ids = rows["chosen"].to_pylist(), rows["image_id"].to_numpy()
     sure = np.array([np.nan if each is None else softmax(each).max() for each in rows["scores"].to_pylist()])
     known = calibration.read(["image_id", "truth"])

@@ -14,7 +14,9 @@ from fgvr.config import ConfigError, build
 from fgvr.mllm.backend import NameAnswer
 from fgvr.mllm.scoring_workers import choice_rows
 from fgvr.review.audit_file import AuditSample, Drawn
+from fgvr.review.catalogue import Catalogue
 from fgvr.review.decisions import Decision, Kind
+from fgvr.review.desk import Desk
 from fgvr.review.log import DecisionLog
 from fgvr.schemas import Failure, Reason
 from fgvr.tables import Table
@@ -139,6 +141,17 @@ def test_an_audit_decides_from_which_score_on_names_are_given(tmp_path: Path) ->
     assert min(row["student_score"] for row in queued) >= sorted(row["student_score"] for row in rest)[-10]
     assert all(row["label"] is None and row["student_label"] for row in rest)
     assert run.table("decided").extra["decided_by"]["student"] == len(sure)
+    desk = Desk(run.folder, Catalogue(run.tables), "ann")
+    waiting = desk.photos(None, "undecided", 0)
+    assert [photo["image_id"] for photo in waiting["photos"]] == [
+        row["image_id"] for row in sorted(queued, key=lambda row: -row["student_score"])
+    ]
+
+
+def test_without_a_promise_nothing_waits(tmp_path: Path) -> None:
+    given = planted(tmp_path)[0]
+    catalogue = Catalogue({name: given[name] for name in ("samples", "predictions")})
+    assert len(catalogue.queue("undecided")) == 0
 
 
 def test_the_data_s_own_classes_and_the_kind_above(tmp_path: Path) -> None:
@@ -243,6 +256,19 @@ def test_a_second_look_names_photos_where_its_choice_keeps_the_promise(tmp_path:
     assert sum(row["tokens"] for row in rows) == 7 * 499
     assert rows[next(iter(compared))]["decided_by"] in {"queue", "none"}
     assert "choices of the MLLM: a precision of 90.0%" in run.table("decided").extra["remarks"][0]
+
+
+def test_where_nothing_is_left_nobody_is_asked(tmp_path: Path) -> None:
+    given = planted(tmp_path)
+    run = opened(given, tmp_path, target_precision=0.5, calibrate_on="truth", second_look_budget=9)
+    assert choices_of(run) == {}
+    nothing = Table(
+        str(tmp_path / "second_looks"), "second_looks", "f", 0, 0, 0, 1, 0.0, extra={}
+    )  # as workers leave it
+    nothing.commit()
+    run.tables["second_looks"] = nothing
+    by = run.table("decided").extra["decided_by"]
+    assert by == {"student": 1900, "tree": 0, "mllm": 0, "queue": 0, "none": 100}
 
 
 def test_a_second_look_that_is_often_wrong_names_nothing(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ def test_curve_and_bins_by_hand() -> None:
     assert [each.photos for each in found.bins] == [20] * 10
     assert [each.right for each in found.bins] == [0] * 5 + [1] * 5
     assert [each.score for each in found.bins] == pytest.approx([0.05 + 0.1 * n for n in range(10)])
-    # Of 15 bins the one around one half is right half the time, as it says. Below, the gap is the score: the integral of
-    # s from 0 to 7/15 is (7/15)² / 2, and it is as much above.
+    # Of 15 bins the one around one half is right half the time, as it says. Below, the gap is the score: the integral
+    # of s from 0 to 7/15 is (7/15)² / 2, and it is as much above.
     assert found.ece == pytest.approx((7 / 15) ** 2, abs=0.01)
     assert found.photos == 1000
 
