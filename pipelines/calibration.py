@@ -132,7 +132,7 @@ class Calibration(Stage):
             "right": float(right.sum()),
             "ece": calibration_error(scores.name.astype(np.float32), right),
         }
-        said = [found.name.sentence()]
+        said = [f"names: {found.name.sentence()}"]
         if found.kind is not None:
             said.append(f"kinds above the names: {found.kind.sentence()}")
         summary.remarks = (*remarks, *said)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fgvr.arrays import Doubles
+from fgvr.calibration.cascade import By
 from fgvr.calibration.promise import Flags, thresholds
 from fgvr.heads.calibration import calibration_error
 from fgvr.review.audit import clopper_pearson
@@ -184,7 +185,7 @@ def promise_facts(
         checked=len(scores),
         ece=calibration_error(scores.astype(np.float32), right),
         sentences=tuple(sentences),
-        decided_by=dict(decided_by),
+        decided_by={str(by): decided_by.get(str(by), 0) for by in By},  # metadata is kept in alphabetical order
         curve=curve_of(scores, right, pool, prices, promised),
         bins=bins_of(scores, right),
         usd_mllm=prices.mllm,
