@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fgvr.config import Config, ConfigError
 from pipelines.command import stage_main
 from pipelines.kinds import kinds_at, stated_kinds
+from pipelines.reviewed import located
 from pipelines.run_tables import Run, per_run
 from pipelines.stage import Phase, Stage
 from pipelines.student_images import learns_names
@@ -290,12 +291,7 @@ def _by_image(run: Run, known: Known) -> dict[int, Truth]:
     """What is known, by image id. An audit names photos by URI, which stays when photos are listed anew."""
     if run.config.infer.calibrate_on == "truth":
         return dict(known.truths)
-    found: dict[int, Truth] = {}
-    for rows in run.table("samples").batches(["image_id", "uri"]) if known.truths else ():
-        for image, uri in zip(rows["image_id"].to_pylist(), rows["uri"].to_pylist(), strict=True):
-            if uri in known.truths:
-                found[image] = known.truths[uri]
-    return found
+    return {image: known.truths[uri] for uri, image in located(run, known.truths).items()}
 
 
 def _remarks(run: Run, known: Known, learned: int, found: int, used: int) -> tuple[str, ...]:
