@@ -31,8 +31,8 @@ from pipelines.billing import assumed_billing, billing, paid_by
 from pipelines.command import stage_main
 from pipelines.compared import Compared, compared_images, evaluated, methods_of
 from pipelines.embed import chosen_by
-from pipelines.infer import costs_at, stated_costs
-from pipelines.kinds import by_level, kinds_at, stated_kinds
+from pipelines.infer import check_costs, costs_at, stated_costs
+from pipelines.kinds import ASKED, by_level, check_kinds, stated_kinds
 from pipelines.photo_counts import may_have_truth
 from pipelines.registry import WHOLE_JOB, stage_of
 from pipelines.report_aspects import aspect_report, has_aspects
@@ -70,8 +70,8 @@ class Report(Stage):
 
         methods_of(config)
         check_slices(config)
-        costs_at(config)
-        kinds_at(config)
+        check_costs(config)
+        check_kinds(config)
         if config.evaluate.prices is not None:
             read_prices(config.evaluate.prices)
         if may_have_truth(config.ingest.source):
@@ -85,6 +85,8 @@ class Report(Stage):
             yield "near"
         if run.config.evaluate.report_issues:
             yield "issues"
+        if run.config.hierarchy.source == "mllm":
+            yield ASKED
         if run.config.evaluate.leaks != "ignore":
             yield "findings"
         if run.computes:
@@ -115,7 +117,7 @@ class Report(Stage):
             "sentence_model": None if found is None else found.identity(),
             "run": run.config.run.name,
             "version": fgvr.__version__,
-            **stated_costs(run.config),
+            **stated_costs(run),
             **stated_kinds(run),
             **({"audited": sorted(audited(run).items())} if audited(run) else {}),
         }
@@ -311,7 +313,7 @@ def _mistakes(run: Run, names: Mapping[str, Sequence[str]], true: Sequence[str |
     from fgvr.heads.costs import CostFile
     from fgvr.names.label_space import read_label_space
 
-    costs = None if run.config.infer.costs is None else costs_at(run.config)
+    costs = None if run.config.infer.costs is None else costs_at(run)
     if not isinstance(costs, CostFile) or not any(true):
         return None
     nameable = read_label_space(run.table("labels")).labels
