@@ -37,7 +37,7 @@ from pipelines.photo_counts import may_have_truth
 from pipelines.registry import WHOLE_JOB, stage_of
 from pipelines.report_aspects import aspect_report, has_aspects
 from pipelines.report_leaks import leaks_of
-from pipelines.report_slices import check_slices, slices_of
+from pipelines.report_slices import check_slices, slice_numbers, slices_of
 from pipelines.reviewed import audited, left_out, true_names
 from pipelines.run_tables import Look, NotThere, Run, needs, per_run, unfinished
 from pipelines.stage import Stage
@@ -102,6 +102,8 @@ class Report(Stage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The settings; prices and sentence model count by their content."""
+        from fgvr.evaluation.slices import RULES as SLICE_RULES
+
         prices, found = billing(run.config).prices, _sentence_model(run)
         facts = run.config.evaluate.model_dump(mode="json", exclude={"prices", "sentence_model"})
         # Newer fields count only where they are used, so that reports of earlier versions are still found.
@@ -111,6 +113,8 @@ class Report(Stage):
             del facts["leaks"]
         if not facts["slice_by"]:
             del facts["slice_by"], facts["slices"]
+        else:
+            facts["slice_rules"] = SLICE_RULES
         return {
             "evaluate": facts | {"methods": list(dict.fromkeys(run.config.evaluate.methods))},
             "prices": None if prices is None else prices.model_dump(mode="json"),
@@ -152,7 +156,7 @@ class Report(Stage):
         results = replace(
             _results(run, compared, comparison, nearest, (leaked,) if leaked else ()),
             mistakes=_mistakes(run, names, true),
-            slices=slices_of(run, ids, names, true),
+            slices=slices_of(run, ids, names, true, load_encoder),
             hierarchy=by_level(run, names, true),
         )
         pictures = AspectPictures()
@@ -339,6 +343,7 @@ def _numbers(results: Results) -> dict[str, float]:
     return (
         costs
         | levels
+        | slice_numbers(results.slices, f"sacc.{model}")
         | {
             f"{method}.{metric}{f'.{model}' if metric == 'sacc' else ''}": getattr(result.scores, metric)
             for method, result in results.methods.items()

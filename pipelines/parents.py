@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fgvr.config import Config, ConfigError, Mllm
 from pipelines.asks import NAME_TOKENS, Asked, Load, sampled
 from pipelines.command import stage_main
-from pipelines.kinds import ASKED, check_kinds, kinds_of, stated_kinds
+from pipelines.kinds import ASKED, check_kinds, kinds_of, stated_kinds, tree_rule
 from pipelines.run_tables import Run, per_run
 from pipelines.stage import RowJob, RowStage, Stage, setting
 
@@ -137,9 +137,15 @@ class Parents(Stage):
         return {"source": run.config.hierarchy.source, **stated_kinds(run), "names": run_names(run)}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
-        """Write the tree, and say how many names nothing stands above."""
+        """Write the tree, and say how many names nothing stands above.
+
+        Raises:
+            KindsError: models are to decide in it, and it has none of the names.
+        """
         names, source = run_names(run), run.config.hierarchy.source
         said = run.table(ASKED).read() if source == "mllm" else None
+        if run.config.hierarchy.decide != "most_probable" and (rule := tree_rule(run)) is not None:
+            rule.of(names)  # raises where it has none of them: hours before models decide in it
         rows = _rows(run, names, said)
         folder.write_bytes(CSV_FILE, _as_csv(rows))
         summary = folder.write_table(rows)

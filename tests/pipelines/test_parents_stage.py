@@ -137,6 +137,14 @@ def test_other_answers_are_other_predictions(given, tmp_path: Path, asking: Says
     assert asking.asked == [*CLASSES, "never said"]
 
 
+def test_a_tree_without_any_name_is_refused_before_models_decide_in_it(given, tmp_path: Path, asking: Says) -> None:
+    asking.known = {}
+    table = run_of(given, tmp_path, hierarchy=ASKED).table("parents")
+    assert table.extra["metrics"]["names_without_kind"] == 5
+    with pytest.raises(KindsError, match=r"none of the labels.*gave no usable answer"):
+        run_of(given, tmp_path / "other", hierarchy={**ASKED, "decide": "least_cost"}).table("parents")
+
+
 def test_true_names_are_asked_about_behind_the_labels(given, tmp_path: Path) -> None:
     samples = given[0]["samples"]
     rows = samples.read().to_pylist()
