@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,12 +80,14 @@ def slices_of(
     encoder = None if load_encoder is None else load_encoder()
     near = None if encoder is None else {method: name_scores(given, truth, encoder) for method, given in said.items()}
     whole = {name: _cut(run.config, name, texts[name]) for name in _columns(run.config)}
+    group_by = evaluate.slices.group_by
+    if group_by is None:
+        whole = {name: _of_classes(cut, truth) for name, cut in whole.items()}
     most = evaluate.slices.max_values
     cuts = [
         gathered(whole[by], most) if isinstance(by, str) else crossed(whole[by[0]], whole[by[1]], most)
         for by in dict.fromkeys(evaluate.slice_by)
     ]
-    group_by = evaluate.slices.group_by
     groups = None if group_by is None else group_codes(texts[group_by])
     least = evaluate.slices.min_images
     return measure_slices(hits, cuts, min_images=least, groups=groups, group_by=group_by or "", names=near)
@@ -125,6 +128,19 @@ def _cut(config: Config, name: str, texts: pa.Array) -> Cut:
     from fgvr.evaluation.slice_cuts import cut_by
 
     return cut_by(name, texts, quantities=name in _kept(config))
+
+
+def _of_classes(cut: Cut, truth: Sequence[str]) -> Cut:
+    """The cut, with a remark where it follows from the true class: its slices then differ as single classes do."""
+    pairs = set(zip(truth, cut.codes.tolist(), strict=True))
+    classes, slices = len({name for name, _ in pairs}), len({code for _, code in pairs})
+    if not 1 < slices < classes == len(pairs):
+        return cut
+    remark = (
+        f"{cut.title} follows from the true class, so a difficult class makes its slice worse, whatever the slice is: "
+        f"believe a slice of several classes only with evaluate.slices.group_by = {CLASS_NAME}, which counts classes"
+    )
+    return replace(cut, remarks=(*cut.remarks, remark))
 
 
 def _texts(run: Run, ids: Ids) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from fgvr.hierarchy.asked import AskedKinds, Chain, kind_key
 from fgvr.mllm.backend import Answer, Sampling, TextGenerator
 from fgvr.mllm.prompts import text_conversation
 from fgvr.names.answers import clean_answer
+from fgvr.names.reply import bounded, unwrap
 from fgvr.part_worker import remarks_of
 from fgvr.schemas import KIND_ANSWERS, Failure, Reason
 
@@ -18,6 +20,16 @@ RULES = 1
 """Increase it when the same answers come to mean other kinds."""
 ITSELF, CIRCLE = "itself", "circle"
 """Why a chain ends, beside the reasons of `Reason`: the answer is the name that was asked, or a kind below it."""
+
+_LEAD = re.compile(
+    r"^\W*(?:the\s+|its\s+)?(?:(?:more\s+)?general\s+|parent\s+|direct\s+|usual\s+|common\s+)*"
+    r"(?:kind|category|class|type|group|family|genus|order|parent|name)\b"
+    r"[^.:\n]{0,60}?(?:\s(?:is|would\s+be)\b:?|:)[\s*_]*(?:an?\s|the\s)?(?=.*\w)",
+    re.IGNORECASE,
+)
+"""What stands before a kind in an answer: "Family: Laridae", "The kind directly above it is …"."""
+_RANK = re.compile(r"^(?:the\s+)?(?:genus|tribe|subfamily|family|order)\s+(?=[A-Z]\w+$)")
+"""A rank before a scientific name: "genus Larus" is the kind that others call "Larus"."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +133,16 @@ class KindWorker:
 
 
 def _kind(answer: Answer) -> str | Failure:
-    """The kind that an answer means, read as the answers about photos are."""
+    """The kind that an answer means, read as the answers about photos are, behind what announces a kind."""
     if answer.text is None:
         return answer.failure or Failure(Reason.EMPTY_ANSWER, "no reply")
-    kind = clean_answer(answer.text, answer.cut)
-    if isinstance(kind, str) and not kind_key(kind):
-        return Failure(Reason.EMPTY_ANSWER, f"no name in {kind!r}")
-    return kind
+    reply = unwrap(bounded(answer.text))
+    after = "" if reply.open_thought else _LEAD.sub("", reply.text, count=1)
+    kind = clean_answer(after or answer.text, answer.cut)
+    if isinstance(kind, Failure):
+        return kind
+    kind = _RANK.sub("", kind)
+    return kind if kind_key(kind) else Failure(Reason.EMPTY_ANSWER, f"no name in {kind!r}")
 
 
 def _rows(ids: Sequence[int], asked: Sequence[_Asked]) -> pa.Table:

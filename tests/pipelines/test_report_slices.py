@@ -115,6 +115,20 @@ def test_sacc_and_cacc_stand_beside_top1_and_the_worst_go_to_mlflow(tmp_path: Pa
     assert not [name for name in slice_numbers(without, "sacc.mini") if name.endswith(("sacc.mini", ".cacc"))]
 
 
+def test_slices_that_follow_from_the_class_are_remarked_on(tmp_path: Path) -> None:
+    run, names, _ = weak_run(tmp_path, slice_by=["kids", "sender_id", "class_name", "folder"])
+    true: list[str | None] = [f"class {n % 10 + 10 * (n % 20 // 10)}" for n in range(200)]  # two per sender
+    found = slices_of(run, np.arange(200), names, true)
+    assert found is not None
+    remarks = [each for each in found.remarks if "follows from the true class" in each]
+    assert [each.split()[0] for each in remarks] == ["kids", "sender_id"]  # photos of a class lie in both folders
+    assert "evaluate.slices.group_by = class_name" in remarks[0]
+    by_class, _, _ = weak_run(tmp_path / "classes", slice_by=["sender_id"], slices={"group_by": "class_name"})
+    grouped = slices_of(by_class, np.arange(200), names, true)
+    assert grouped is not None
+    assert not grouped.remarks
+
+
 def test_groups(tmp_path: Path) -> None:
     run, names, true = weak_run(tmp_path, slice_by=["kids", "folder"], slices={"group_by": "sender_id"})
     found = slices_of(run, np.arange(200), names, true)

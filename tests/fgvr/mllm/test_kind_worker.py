@@ -84,6 +84,30 @@ def test_an_answer_that_is_no_kind_ends_the_chain_and_fails_nothing(answer: str,
     assert robin["kinds"] == ["bird"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ("Finch", "Finch"),
+        ("It is a kind of finch.", "finch"),
+        ("The kind is: Finch.", "Finch"),
+        ("The kind directly above it is Finch.", "Finch"),
+        ("**Kind:** Finch", "Finch"),
+        ("Kind: Finch", "Finch"),
+        ("Its family is the true finches.", "true finches"),
+        ("Family: Laridae", "Laridae"),
+        ("the genus Larus", "Larus"),
+        ("Gull (Laridae)", "Gull"),
+        ("<think>A gull. Family: x</think>\nThe more general kind would be a seabird.", "seabird"),
+        ("Order", "Order"),
+        ("Class A amplifier", "Class A amplifier"),
+        ("Fruit\n\nExplanation: an apple is a fruit.", "Fruit"),
+    ],
+)
+def test_answers_are_read_as_people_would(answer: str, kind: str) -> None:
+    (row,), _ = asked({"a1": answer}, "a1", rounds=1)
+    assert row["kinds"] == [kind]
+
+
 def test_circles_end() -> None:
     (row,), backend = asked({"plum": "fruit", "fruit": "food", "food": "Plums"}, "plum", rounds=9)
     assert (row["kinds"], row["ended"]) == (["fruit", "food"], "circle")
