@@ -89,7 +89,7 @@ IDLE: Final[dict[str, Callable[[Config], str]]] = {
         else ""
     ),
     **dict.fromkeys(
-        [f"hierarchy.{field}" for field in ("llm", "prompt", "rounds", "max_tokens")],
+        [f"hierarchy.{field}" for field in ("prompt", "rounds", "max_tokens")],
         lambda c: "" if c.hierarchy.source == "mllm" else f"hierarchy.source = {c.hierarchy.source} asks no model",
     ),
     "hierarchy.cost": _decides,
