@@ -308,6 +308,35 @@ SIGNATURES = pa.schema(
 )
 
 
+KIND_ANSWERS = pa.schema(
+    [
+        CLASS_ID,  # dense: the label space in its order, then true class names that it lacks
+        ("name", pa.string()),  # what was asked about first; null where its worker died
+        ("answers", pa.list_(pa.string())),  # raw replies: about the name, about its kind …; null for a failed request
+        ("kinds", pa.list_(pa.string())),  # what they mean: the kinds above the name, the nearest first
+        (
+            "ended",
+            pa.string(),
+        ),  # why no further kind stands above: a reason code, "itself" or "circle"; null: asked no more
+        ("prompt_tokens", pa.int32()),  # of the requests that were made for this name first
+        ("output_tokens", pa.int32()),
+        ERROR,
+    ]
+)
+PARENTS = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),  # a name of the run, or a kind
+        ("parent", pa.string()),  # the kind above it; null: it stands at the top
+        ("depth", pa.int32()),  # edges from the root above all: 1 at the top
+        ("level", pa.string()),  # its finest level; null for a name that the source does not know
+        ("source", pa.string()),  # hierarchy.source
+        ("is_name", pa.bool_()),  # a name of the run, and no kind alone
+        ("answer", pa.string()),  # what the language model said about the name, where one was asked
+        ("reason", pa.string()),  # why nothing stands above a name: "unknown" to the source, or how its answer ended
+    ]
+)
+
+
 def looks(questions: int) -> pa.Schema:
     """What the model said about an image in one pass: a row of `ANSWERS` and one of `aspects`; null if not asked."""
     answer, aspect = (pa.struct([f for f in part if f.name != "image_id"]) for part in (ANSWERS, aspects(questions)))

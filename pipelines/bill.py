@@ -236,6 +236,7 @@ def _remedy(dearest: Line, fewer: int) -> str:
         "eval_mllm_answers": f"--evaluate.max_images {fewer}, or no mllm in evaluate.methods, asks about fewer",
         "signatures": "--signatures.rotations 1 asks in one order, fewer lines in signatures.file ask less",
         "class_scores": f"--aspects.max_images {fewer} trains on fewer",
+        "kind_answers": "--hierarchy.rounds 1 asks for one kind per name",
     }
     return fields.get(dearest.ask.stage, f"take {dearest.ask.stage.partition('_')[0]} out of evaluate.methods")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fgvr.config import Config, ConfigError
 from pipelines.command import stage_main
-from pipelines.kinds import kinds_at, stated_kinds
+from pipelines.kinds import ASKED, kinds_of, stated_kinds
 from pipelines.reviewed import located
 from pipelines.run_tables import Run, per_run
 from pipelines.stage import Phase, Stage
@@ -90,6 +90,10 @@ class Calibration(Stage):
         """Raise ConfigError for a promise that nothing could be said about."""
         check_promise(config)
 
+    def consults(self, run: Run) -> Iterable[str]:
+        """What the tree of names is made of."""
+        return tree_from(run.config)
+
     def reads(self, run: Run) -> Iterable[str]:
         """The predictions, and what the model learned from."""
         return ("samples", "predictions", *taught_by(run))
@@ -123,7 +127,7 @@ class Calibration(Stage):
             student_of(run).pool(),
             target=infer.target_precision or 0.0,
             error=1 - infer.confidence,
-            kinds=kinds_at(run.config) is not None,
+            kinds=kinds_of(run) is not None,
             asking=infer.second_look_budget > 0,
         )
         summary = folder.write_table(rows)
@@ -157,6 +161,11 @@ def check_promise(config: Config) -> None:
             f"infer.calibrate_on = truth: infer.split = {infer.split} leaves out the photos of evaluate.split = "
             f"{split}, whose true classes would be compared; set infer.split to null, or calibrate on an audit"
         )
+
+
+def tree_from(config: Config) -> tuple[str, ...]:
+    """The table from which the tree of names is made; none where it comes from a file. Recipes hold its content."""
+    return (ASKED,) if config.hierarchy.source == "mllm" else ()
 
 
 def taught_by(run: Run) -> tuple[str, ...]:
@@ -224,7 +233,7 @@ def student_of(run: Run) -> Student:
     from fgvr.calibration.cascade import Scores
     from fgvr.calibration.kinds import kinds_above
 
-    predictions, source = run.table("predictions"), kinds_at(run.config)
+    predictions, source = run.table("predictions"), kinds_of(run)
     tree = None
     if source is not None:
         names: set[str] = set()
@@ -269,7 +278,7 @@ def calibration_rows(run: Run) -> tuple[pa.Table, Scores, tuple[str, ...]]:
     right = matches(labels, mine, known.called)
     kinds: list[str | None] = [None] * len(ids)
     kind_right = np.zeros(len(ids), bool)
-    source = kinds_at(run.config)
+    source = kinds_of(run)
     if student.tree is not None and source is not None:
         nodes, tree = student.kinds[places], student.tree
         kinds = [None if node == NONE else tree.names[node] for node in nodes.tolist()]

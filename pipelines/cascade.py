@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fgvr.config import Config
-from pipelines.calibration import check_promise, known_of, student_of, taught_by, thresholds_in
+from pipelines.calibration import check_promise, known_of, student_of, taught_by, thresholds_in, tree_from
 from pipelines.command import stage_main
 from pipelines.kinds import stated_kinds
 from pipelines.run_tables import Run
@@ -65,6 +65,10 @@ class Decided(Stage):
     def check(self, config: Config) -> None:
         """Raise ConfigError for a promise that nothing could be said about."""
         check_promise(config)
+
+    def consults(self, run: Run) -> Iterable[str]:
+        """What the tree of names is made of."""
+        return tree_from(run.config)
 
     def reads(self, run: Run) -> Iterable[str]:
         """The predictions and their thresholds, the MLLM's choices, and which photos were learned from."""

@@ -31,14 +31,14 @@ from pipelines.billing import assumed_billing, billing, paid_by
 from pipelines.command import stage_main
 from pipelines.compared import Compared, compared_images, evaluated, methods_of
 from pipelines.embed import chosen_by
-from pipelines.infer import costs_at, stated_costs
-from pipelines.kinds import by_level, kinds_at, stated_kinds
+from pipelines.infer import check_costs, costs_at, stated_costs
+from pipelines.kinds import ASKED, by_level, check_kinds, stated_kinds
 from pipelines.photo_counts import may_have_truth
 from pipelines.registry import WHOLE_JOB, stage_of
 from pipelines.report_aspects import aspect_report, has_aspects
 from pipelines.report_leaks import leaks_of
 from pipelines.report_promise import promise_of
-from pipelines.report_slices import check_slices, slices_of
+from pipelines.report_slices import check_slices, slice_numbers, slices_of
 from pipelines.reviewed import audited, left_out, true_names
 from pipelines.run_tables import Look, NotThere, Run, needs, per_run, unfinished
 from pipelines.stage import Stage
@@ -71,8 +71,8 @@ class Report(Stage):
 
         methods_of(config)
         check_slices(config)
-        costs_at(config)
-        kinds_at(config)
+        check_costs(config)
+        check_kinds(config)
         if config.evaluate.prices is not None:
             read_prices(config.evaluate.prices)
         if may_have_truth(config.ingest.source):
@@ -86,6 +86,8 @@ class Report(Stage):
             yield "near"
         if run.config.evaluate.report_issues:
             yield "issues"
+        if run.config.hierarchy.source == "mllm":
+            yield ASKED
         if run.config.evaluate.leaks != "ignore":
             yield "findings"
         if run.computes:
@@ -101,6 +103,8 @@ class Report(Stage):
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The settings; prices and sentence model count by their content."""
+        from fgvr.evaluation.slices import RULES as SLICE_RULES
+
         prices, found = billing(run.config).prices, _sentence_model(run)
         facts = run.config.evaluate.model_dump(mode="json", exclude={"prices", "sentence_model"})
         # Newer fields count only where they are used, so that reports of earlier versions are still found.
@@ -110,13 +114,15 @@ class Report(Stage):
             del facts["leaks"]
         if not facts["slice_by"]:
             del facts["slice_by"], facts["slices"]
+        else:
+            facts["slice_rules"] = SLICE_RULES
         return {
             "evaluate": facts | {"methods": list(dict.fromkeys(run.config.evaluate.methods))},
             "prices": None if prices is None else prices.model_dump(mode="json"),
             "sentence_model": None if found is None else found.identity(),
             "run": run.config.run.name,
             "version": fgvr.__version__,
-            **stated_costs(run.config),
+            **stated_costs(run),
             **stated_kinds(run),
             **({"audited": sorted(audited(run).items())} if audited(run) else {}),
         }
@@ -151,7 +157,7 @@ class Report(Stage):
         results = replace(
             _results(run, compared, comparison, nearest, (leaked,) if leaked else ()),
             mistakes=_mistakes(run, names, true),
-            slices=slices_of(run, ids, names, true),
+            slices=slices_of(run, ids, names, true, load_encoder),
             hierarchy=by_level(run, names, true),
         )
         if {"calibration", "decided"} <= set(_shown(run)):
@@ -314,7 +320,7 @@ def _mistakes(run: Run, names: Mapping[str, Sequence[str]], true: Sequence[str |
     from fgvr.heads.costs import CostFile
     from fgvr.names.label_space import read_label_space
 
-    costs = None if run.config.infer.costs is None else costs_at(run.config)
+    costs = None if run.config.infer.costs is None else costs_at(run)
     if not isinstance(costs, CostFile) or not any(true):
         return None
     nameable = read_label_space(run.table("labels")).labels
@@ -340,6 +346,7 @@ def _numbers(results: Results) -> dict[str, float]:
     return (
         costs
         | levels
+        | slice_numbers(results.slices, f"sacc.{model}")
         | {
             f"{method}.{metric}{f'.{model}' if metric == 'sacc' else ''}": getattr(result.scores, metric)
             for method, result in results.methods.items()

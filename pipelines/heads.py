@@ -28,6 +28,7 @@ from pipelines.beliefs import second_look, second_look_tables, settled_names
 from pipelines.command import stage_main
 from pipelines.embed import check_texts, encoder_at, vectors_at
 from pipelines.infer import costs_at, stated_costs
+from pipelines.kinds import tree_tables
 from pipelines.metadata import check_metadata, feature_blocks, metadata_recipe, prepare
 from pipelines.run_tables import Run
 from pipelines.selection import read_whitening
@@ -250,15 +251,17 @@ class Propagated(Stage):
     phase: ClassVar[Phase | None] = "train"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The prototypes and what they are made of."""
-        return ("samples", "labels", *second_look_tables(run.config), "embeddings", "label_prototypes")
+        """The prototypes, what they are made of, and what decides in a tree."""
+        config = run.config
+        looked = second_look_tables(config)
+        return ("samples", "labels", *looked, "embeddings", "label_prototypes", *tree_tables(config))
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The rules, the photos of the graph, and when nothing is said."""
         from cluster.fingerprint import digest_of_ids
         from fgvr.heads.propagation import RULES
 
-        silent = {"abstain_below": run.config.infer.abstain_below, **stated_costs(run.config)}
+        silent = {"abstain_below": run.config.infer.abstain_below, **stated_costs(run)}
         return {"rules": RULES, "ids": digest_of_ids(graph_ids(run)), **silent}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
@@ -274,7 +277,7 @@ class Propagated(Stage):
             classes,
             {image: taught.names[label] for image, label in taught.pairs()},
             abstain_below=run.config.infer.abstain_below,
-            costs=costs_at(run.config),
+            costs=costs_at(run),
             threads=len(os.sched_getaffinity(0)),
         )
         summary = folder.write_table(rows, ROWS_PER_PART)

@@ -23,7 +23,7 @@ from fgvr.config import Config, ConfigError
 from fgvr.digests import digest_of_files, folder_files
 from pipelines.asks import Work
 from pipelines.command import stage_main
-from pipelines.kinds import tree_rule
+from pipelines.kinds import check_kinds, tree_rule, tree_tables
 from pipelines.run_tables import Run
 from pipelines.stage import Phase, RowJob, RowStage
 from pipelines.train_stage import MODEL_FOLDER
@@ -52,8 +52,8 @@ class PredictionStage(RowStage):
         return "infer.workers"
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The locations of the images, and the model."""
-        return ("samples", self.trained)
+        """The locations of the images, the model, and what decides in a tree."""
+        return ("samples", self.trained, *tree_tables(run.config))
 
     @abstractmethod
     def which(self, run: Run) -> Ids:
@@ -75,7 +75,7 @@ class PredictionStage(RowStage):
             batch_images=config.batch_images,
             device="cuda" if config.workers.num_gpus else "cpu",
             threads=max(1, int(config.workers.num_cpus)),
-            costs=costs_at(run.config),
+            costs=costs_at(run),
         )
 
     def recipe(self, run: Run) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class PredictionStage(RowStage):
             "abstain_below": config.abstain_below,
             "workers": config.workers,
             "ids": digest_of_ids(self.which(run)),
-            **stated_costs(run.config),
+            **stated_costs(run),
         }
 
     def job(self, run: Run) -> RowJob:
@@ -131,9 +131,10 @@ class Predictions(PredictionStage):
         if config.infer.model is not None:
             identity_of(storage.absolute(config.infer.model))
             _check_encoder(config.infer.model)
+            _check_tree(config)
         if config.infer.trained == "base" and not config.makd.base:
             raise ConfigError("infer.trained = base: makd.base is false, so that this student is not trained")
-        costs_at(config)
+        check_costs(config)
 
     def splits(self, config: Config) -> Iterable[tuple[str, str]]:
         """The split to classify."""
@@ -144,7 +145,8 @@ class Predictions(PredictionStage):
         config = run.config.infer
         if config.model is not None:
             return ("samples",)
-        return ("samples", config.trained, *(("embeddings",) if _of_vectors(run.config) else ()))
+        vectors = ("embeddings",) if _of_vectors(run.config) else ()
+        return ("samples", config.trained, *vectors, *tree_tables(run.config))
 
     def which(self, run: Run) -> Ids:
         """The images of `infer.split`, or all."""
@@ -205,8 +207,29 @@ def _of_vectors(config: Config) -> bool:
     return config.infer.model is None and config.infer.trained in {"label_prototypes", "heads"}
 
 
-def costs_at(config: Config) -> CostFile | TreeRule | None:
+def _check_tree(config: Config) -> None:
+    """Refuse a tree of this run's names for a model of other ones; raises ConfigError."""
+    if tree_tables(config):
+        raise ConfigError(
+            f"hierarchy.source = mllm: with infer.model = {config.infer.model} the kinds would be asked for this run's "
+            "names, and not for the model's. Set hierarchy.source to file, and hierarchy.path to the parents.csv that "
+            "lies beside the table `parents` of the model's run"
+        )
+
+
+def check_costs(config: Config) -> None:
+    """Check the costs by the config alone, as `costs_at` reads them; raises a UserError."""
+    if _costs_without_tree(config) is None and config.hierarchy.decide != "most_probable":
+        check_kinds(config)
+
+
+def costs_at(run: Run) -> CostFile | TreeRule | None:
     """The costs of mistakes, None where none are configured; raises a UserError for a file that means nothing."""
+    costs = _costs_without_tree(run.config)
+    return tree_rule(run) if costs is None and run.config.hierarchy.decide != "most_probable" else costs
+
+
+def _costs_without_tree(config: Config) -> CostFile | None:
     costs, groups = config.infer.costs, config.infer.cost_groups
     decide = config.hierarchy.decide
     if decide != "most_probable" and costs is not None:
@@ -216,15 +239,15 @@ def costs_at(config: Config) -> CostFile | TreeRule | None:
     if costs is None:
         if groups is not None:
             raise ConfigError("infer.cost_groups are groups for infer.costs, which is not given")
-        return tree_rule(config) if decide != "most_probable" else None
+        return None
     from fgvr.heads.costs import read_costs
 
     return read_costs(storage.absolute(costs), groups and storage.absolute(groups))
 
 
-def stated_costs(config: Config) -> dict[str, Any]:
+def stated_costs(run: Run) -> dict[str, Any]:
     """The costs as fingerprints hold them, by content; nothing where none are configured."""
-    costs = costs_at(config)
+    costs = costs_at(run)
     return {} if costs is None else {"costs": costs.stated()}
 
 

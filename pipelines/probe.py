@@ -209,6 +209,7 @@ def _small(config: Config, folder: str, rows: int, temporary: Path) -> Config:
             "aspects": changed(config.aspects, max_images=rows),
             "class_scores": changed(config.class_scores),
             "signatures": changed(config.signatures),
+            "hierarchy": changed(config.hierarchy),
             "augment": changed(config.augment),
             "makd": changed(
                 config.makd,

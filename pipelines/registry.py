@@ -34,6 +34,8 @@ STAGES = {
     "shared_answers": "duplicates:SharedAnswers",
     "labels": "label:Labels",
     "votes": "votes:Votes",
+    "kind_answers": "parents:KindAnswers",
+    "parents": "parents:Parents",
     "embeddings": "embed:Embeddings",
     "encoder": "distill_encoder:Encoder",
     "issues": "issues:Issues",
@@ -93,7 +95,7 @@ COMPARED = "compared_"
 FAMILIES = {FURTHER: ("answers", "answers:SourceAnswers"), COMPARED: ("makd", "compare:ComparedStudent")}
 """What the names of tables begin with that a config adds → the table behind which they stand, module and class."""
 WHOLE_JOB = (
-    *("samples", "labels", "votes", "embeddings", "issues", "reasked", "candidates", "near", "questions"),
+    *("samples", "labels", "votes", "parents", "embeddings", "issues", "reasked", "candidates", "near", "questions"),
     *("aspects", "class_scores", "signatures", "synthetic", "base", "makd", "predictions"),
     *("calibration", "second_looks", "decided"),
 )

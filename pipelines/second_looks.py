@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fgvr.config import Config, ConfigError
 from pipelines.asks import NAME_TOKENS, Asked, Load, photo_tokens
-from pipelines.calibration import check_promise, student_of, taught_by, thresholds_in
+from pipelines.calibration import check_promise, student_of, taught_by, thresholds_in, tree_from
 from pipelines.command import stage_main
 from pipelines.kinds import stated_kinds
 from pipelines.reask import Reasked, asked_again
@@ -59,6 +59,10 @@ class SecondLooks(RowStage):
     def model(self, config: Config) -> str | None:
         """The MLLM that named the photos."""
         return Reasked().model(config)
+
+    def consults(self, run: Run) -> Iterable[str]:
+        """What the tree of names is made of."""
+        return tree_from(run.config)
 
     def reads(self, run: Run) -> Iterable[str]:
         """The places of the photos, the student's best names, and which of them no threshold decides."""

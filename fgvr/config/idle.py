@@ -88,6 +88,10 @@ IDLE: Final[dict[str, Callable[[Config], str]]] = {
         if (c.baselines.cased.captions or "").lower().endswith(".txt")
         else ""
     ),
+    **dict.fromkeys(
+        [f"hierarchy.{field}" for field in ("prompt", "rounds", "max_tokens")],
+        lambda c: "" if c.hierarchy.source == "mllm" else f"hierarchy.source = {c.hierarchy.source} asks no model",
+    ),
     "hierarchy.cost": _decides,
     "hierarchy.specific_above": lambda c: (
         _decides(c) or ("" if c.hierarchy.cost == "distance" else f"hierarchy.cost = {c.hierarchy.cost}")

@@ -255,6 +255,7 @@ class Config(Part):
             "mllm": self.mllm,
             "questions.llm": self.questions.llm,
             "signatures.llm": self.signatures.llm,
+            "hierarchy.llm": self.hierarchy.llm,
             "baselines.finer.llm": self.baselines.finer.llm,
             **{
                 f"label.sources.{number}.mllm": source.mllm

@@ -55,6 +55,16 @@ def _with_choices(text: str) -> str:
     return text
 
 
+def _with_asked(text: str) -> str:
+    places = _PLACE.findall(_said(text))
+    if "name" not in places:
+        raise ValueError("has no {name}, which is filled in with what is asked about")
+    unknown = next((place for place in places if place != "name"), None)
+    if unknown is not None:
+        raise ValueError(f"has {{{unknown}}}, which is not filled in: only {{name}} is")
+    return text
+
+
 def _phrase(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty: write null for a context that starts at random")
@@ -73,5 +83,7 @@ SubjectPrompt: TypeAlias = Annotated[str, AfterValidator(_with_subject)]
 """A prompt with placeholders, all optional, for what images show, what its kinds are called, and who knows them."""
 ChoicePrompt: TypeAlias = Annotated[str, AfterValidator(_with_choices)]
 """A prompt with {question}, {options} and {name} as the placeholders of a multiple-choice question and a class."""
+AskedPrompt: TypeAlias = Annotated[str, AfterValidator(_with_asked)]
+"""A prompt with {name} as the placeholder of what is asked about."""
 Phrase: TypeAlias = Annotated[str, AfterValidator(_phrase)]
 """The beginning of a learned context."""

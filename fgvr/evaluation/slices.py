@@ -6,19 +6,26 @@ tests of a report are corrected together (Holm 1979): the probability of even on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from fgvr.arrays import Floats
 from fgvr.evaluation.slice_cuts import OTHERS, Cut
 from fgvr.metrics.bootstrap import wilson
+
+if TYPE_CHECKING:
+    from fgvr.names.merging import NameEncoder
 
 LEVEL: Final = 0.05
 MIN_GROUPS: Final = 5
 """With fewer groups in a slice or beside it, nothing is tested by groups: their spread is not known."""
+RULES: Final = 2
+"""Increase it when the same names come to have other slices, for fingerprints."""
 
 Hits = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.int64]
@@ -40,6 +47,9 @@ class Slice:
         groups: how many groups its photos are of; None where photos are taken as independent.
         p: p-value of the two-sided test against the rest; None: not tested, since it is too small or has no rest.
         corrected: the same after Holm's correction for all tests of the report.
+        sacc, cacc: means of these metrics over the slice's photos; None where nobody measured them. cACC matches names
+            to classes once, over all photos, so that a slice is not matched to its own advantage. They are not tested.
+        sacc_gap, cacc_gap: these minus the means over all other photos; None where there are none.
     """
 
     method: str
@@ -54,6 +64,10 @@ class Slice:
     groups: int | None = None
     p: float | None = None
     corrected: float | None = None
+    sacc: float | None = None
+    sacc_gap: float | None = None
+    cacc: float | None = None
+    cacc_gap: float | None = None
 
     @property
     def flagged(self) -> bool:
@@ -66,6 +80,14 @@ class Slice:
         if self.value == (OTHERS,):
             return f"{' × '.join(self.by)}: {OTHERS}"
         return ", ".join(f"{column} = {value}" for column, value in zip(self.by, self.value, strict=True))
+
+
+@dataclass(frozen=True)
+class NameScores:
+    """How near a method's names are to the true ones, per photo: float32 [n] each, 0 … 100."""
+
+    sacc: Floats
+    cacc: Floats
 
 
 @dataclass(frozen=True)
@@ -95,6 +117,11 @@ class Slices:
     def tested(self) -> list[Slice]:
         """Slices with a p-value."""
         return [row for row in self.rows if row.p is not None]
+
+    @property
+    def measures_names(self) -> bool:
+        """Whether slices have sACC and cACC."""
+        return any(row.sacc is not None for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
         """JSON types, as in metrics.json."""
@@ -142,6 +169,7 @@ def measure_slices(
     min_images: int,
     groups: Codes | None = None,
     group_by: str = "",
+    names: Mapping[str, NameScores] | None = None,
 ) -> Slices:
     """Compare every method on every slice with the same method on all other photos.
 
@@ -152,15 +180,36 @@ def measure_slices(
         groups: group of each photo, int64 [n] from 0 without gaps: photos of a group are not independent, so tests and
             intervals count groups. None: Fisher's exact test and Wilson's interval on photos.
         group_by: what the groups are called.
+        names: method → how near its names are to the true ones; None: only whether they are right.
     """
     found = [
-        row for cut in cuts for method, right in hits.items() for row in _of_cut(method, right, cut, min_images, groups)
+        row
+        for cut in cuts
+        for method, right in hits.items()
+        for row in _with_names(_of_cut(method, right, cut, min_images, groups), cut, (names or {}).get(method))
     ]
     corrected = iter(holm([row.p for row in found if row.p is not None]))
     rows = [row if row.p is None else replace(row, corrected=next(corrected)) for row in found]
     rows.sort(key=lambda row: (not row.flagged, row.p is None, 0.0 if row.gap is None else row.gap))
     remarks = tuple(remark for cut in cuts for remark in cut.remarks)
     return Slices(tuple(rows), sum(row.p is not None for row in rows), min_images, group_by, remarks)
+
+
+def name_scores(said: Sequence[str], true: Sequence[str], encoder: NameEncoder) -> NameScores:
+    """Both scores of each photo, sACC and cACC, from its name ("" where there is none) and its true name.
+
+    Each pair of names is measured once: ten million photos have far fewer.
+    """
+    from fgvr.metrics.clustering import match_clusters
+    from fgvr.metrics.semantic import sacc_scores
+
+    counts = Counter(zip(said, true, strict=True))
+    guesses, truths = [guess for guess, _ in counts], [truth for _, truth in counts]
+    sacc = sacc_scores(guesses, truths, encoder)
+    matched = match_clusters(guesses, truths, np.fromiter(counts.values(), np.int64, len(counts)))
+    row = {pair: place for place, pair in enumerate(counts)}
+    places = np.fromiter((row[pair] for pair in zip(said, true, strict=True)), np.int64, len(said))
+    return NameScores(sacc.astype(np.float32)[places], 100 * matched.hits.astype(np.float32)[places])
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -227,6 +276,23 @@ def effective_images(right: Hits, groups: Codes) -> float:
     sums = np.bincount(codes.reshape(-1), right - share)
     variance = count / (count - 1) * float((sums**2).sum()) / images**2
     return float(images) if variance <= 0 else min(float(images), share * (1 - share) / variance)
+
+
+def _with_names(rows: Iterable[Slice], cut: Cut, names: NameScores | None) -> Iterator[Slice]:
+    """The slices of a cut, in its order, with the means of sACC and cACC."""
+    if names is None:
+        yield from rows
+        return
+    sizes = np.bincount(cut.codes, minlength=len(cut.values))
+    sums = [np.bincount(cut.codes, each, minlength=len(cut.values)) for each in (names.sacc, names.cacc)]
+    for place, row in enumerate(rows):
+        images, others = int(sizes[place]), len(cut.codes) - int(sizes[place])
+        own = [float(each[place]) / images if images else 0.0 for each in sums]
+        gaps = [
+            mean - (float(each.sum(dtype=np.float64)) - float(each[place])) / others if others else None
+            for mean, each in zip(own, sums, strict=True)
+        ]
+        yield replace(row, sacc=own[0], sacc_gap=gaps[0], cacc=own[1], cacc_gap=gaps[1])
 
 
 def _of_cut(method: str, right: Hits, cut: Cut, min_images: int, groups: Codes | None) -> Iterator[Slice]:

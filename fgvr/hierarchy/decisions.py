@@ -95,7 +95,8 @@ class TreeRule:
         if labels and len(tree.unknown) == len(set(tree.nodes(labels).tolist())):
             raise KindsError(
                 f"hierarchy: it has none of the labels ({', '.join(list(labels)[:3])} …), so that all mistakes are "
-                "equally bad: it is the hierarchy of other names, or its columns are others (hierarchy.levels)"
+                "equally bad: it is the hierarchy of other names, its columns are others (hierarchy.levels), or the "
+                "language model that was asked gave no usable answer (table kind_answers)"
             )
         return TreeCosts(tree, tuple(labels), self)
 

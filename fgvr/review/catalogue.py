@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from fgvr.arrays import Doubles, Ids
@@ -15,7 +16,7 @@ from fgvr.errors import UserError
 from fgvr.names.label_space import read_label_space
 from fgvr.review.decisions import Decisions
 from fgvr.review.name_index import NameIndex
-from fgvr.tables import Table
+from fgvr.tables import Table, read_part
 
 NAMED: Final = ("predictions", "labels")
 """Tables that name photos; the first one that a run has is reviewed."""
@@ -183,6 +184,29 @@ class Catalogue:
             return found
         return self.index.unsure
 
+    @property
+    def methods(self) -> list[str]:
+        """Tables that name photos, and can be compared with each other."""
+        evaluated = [name for name in self.tables if name.startswith("eval_") and _has_names(self.tables[name])]
+        return [*(name for name in NAMED if name in self.tables), *evaluated]
+
+    def differences(self, decisions: Decisions, first: str, second: str) -> tuple[Ids, list[str], list[str]]:
+        """Photos that two tables call by different names, and both names, as they are called now.
+
+        Raises:
+            NothingToReview: there is no such table.
+        """
+        for name in (first, second):
+            if name not in self.methods:
+                raise NothingToReview(f"this run has no names in {name}; there are {', '.join(self.methods)}")
+        few, many = sorted((first, second), key=lambda name: self.tables[name].rows)
+        said = {few: _names_in(self.tables[few].read(["image_id", "label"]), decisions)}
+        ids = np.array(sorted(said[few]), np.int64)
+        said[many] = _names_in(self.tables[many].find(ids, ["image_id", "label"]), decisions)
+        differ = [each for each in ids.tolist() if each in said[many] and said[few][each] != said[many][each]]
+        names = [[said[table][each] for each in differ] for table in (first, second)]
+        return np.array(differ, np.int64), names[0], names[1]
+
     def names_of(self, decisions: Decisions, ids: Ids) -> list[str]:
         """What photos are called now; "" for those without a name."""
         rows = self.named.find(ids, ["image_id", "label"])
@@ -283,3 +307,14 @@ _COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "issues": ("image_id", "suggested", "why"),
     "candidates": ("image_id", "neighbour_ids", "label_ids", "weights"),
 }
+
+
+def _has_names(table: Table) -> bool:
+    return "label" in read_part(table.uri, 0).schema.names
+
+
+def _names_in(rows: pa.Table, decisions: Decisions) -> dict[int, str]:
+    """Image id → what it is called now, of the rows with a name."""
+    pairs = zip(rows["image_id"].to_pylist(), rows["label"].to_pylist(), strict=True)
+    called = ((image, decisions.called(label) if label else None) for image, label in pairs)
+    return {image: name for image, name in called if name}

@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from fgvr import storage
 from fgvr.arrays import Ids
 from fgvr.errors import UserError
-from fgvr.review.audit import Audit, draw, judge, photos_needed
-from fgvr.review.audit_file import AuditSample, Drawn, held_out, read_sample
+from fgvr.review.audit import Audit, compare, draw, judge, photos_needed
+from fgvr.review.audit_file import PREFIX, AuditSample, Drawn, held_out, read_sample
 from fgvr.review.catalogue import PAGE, Catalogue, Photo
 from fgvr.review.decisions import MAX_SPLIT, OF_NAMES, Decision, Decisions, Kind, fold
 from fgvr.review.likeness import HALVED, Encode, Likeness, Likes
@@ -23,6 +24,12 @@ MOST_USEFUL: Final = "most_useful"
 UNDECIDED: Final = "undecided"
 AUDIT: Final = "audit"
 QUEUES: Final = (LIKELY_WRONG, MOST_USEFUL, UNDECIDED, AUDIT)
+DRAWN: Final = 60
+"""Photos of an audit of differences: enough to tell methods apart of which one is right twice as often."""
+
+
+UNSEEN: Final[dict[str, Any]] = {"said": {}, "candidates": [], "neighbours": [], "score": None, "why": ""}
+"""What is not shown of a photo of an audit."""
 
 
 class NotPossible(UserError):
@@ -126,6 +133,19 @@ class Desk:
         said = f"undone: {last.kind.replace('_', ' ')} {last.after or last.before}".strip()
         return {"id": last.id, "said": said, "image_id": last.image_id}
 
+    def differing(self, methods: tuple[str, ...], start: int) -> dict[str, Any]:
+        """A page of the drawn photos on which two methods differ: both names, and not whose they are."""
+        sample, now = self._sample(methods), self.decisions
+        drawn = sample.photos if sample else ()
+        here = drawn[start : start + PAGE]
+        rows = []
+        for photo, one in zip(
+            self.catalogue.photos(now, np.array([each.image_id for each in here], np.int64)), here, strict=True
+        ):
+            choices = sorted({now.called(each) or "" for each in (one.name, one.other)} - {""})
+            rows.append(self._row(photo, now) | UNSEEN | {"name": "", "choices": choices})
+        return {"photos": rows, "total": len(drawn), "start": start, "page": PAGE}
+
     def photos(self, name: str | None, queue: str | None, start: int) -> dict[str, Any]:
         """A page of a name's photos or of a queue, with decisions. In an audit nobody sees what others said."""
         now = self.decisions
@@ -142,7 +162,7 @@ class Desk:
         for photo in self.catalogue.photos(now, ids):
             facts = self._row(photo, now)
             if queue == AUDIT:
-                facts |= {"said": {}, "candidates": [], "neighbours": [], "score": None, "why": ""}
+                facts |= UNSEEN
             rows.append(facts)
         return {"photos": rows, "total": total, "start": start, "page": PAGE}
 
@@ -180,9 +200,10 @@ class Desk:
         return [int(each) for each in self.likeness.smaller_half(ids)][:MAX_SPLIT]
 
     def _audited(self) -> Ids:
-        """Ids of the audit sample: nobody is shown what models say of these photos."""
-        sample = self._sample()
-        return np.array([photo.image_id for photo in sample.photos] if sample else [], np.int64)
+        """Ids of the audit samples: nobody is shown what models say of these photos."""
+        files = storage.list_files(self._log.place, ".json")
+        samples = [read_sample(self._log.place, file) for file in files if file.startswith(PREFIX)]
+        return np.array([photo.image_id for sample in samples for photo in sample.photos], np.int64)
 
     def _row(self, photo: Photo, now: Decisions) -> dict[str, Any]:
         found = now.photos.get(photo.uri)
@@ -223,9 +244,63 @@ class Desk:
             "by_score": [[low, high, _plain(share)] for low, high, share in found.by_score],
         }
 
-    def _sample(self) -> AuditSample | None:
+    def draw_differences(self, first: str, second: str, seed: int = 0) -> dict[str, Any]:
+        """Draw and store photos on which two methods differ, unless that was done; returns `compared`.
+
+        Raises:
+            NotPossible: they differ on no photo.
+        """
+        if self._sample((first, second)) is None:
+            ids, ours, theirs = self.catalogue.differences(self.decisions, first, second)
+            if not len(ids):
+                raise NotPossible(f"{first} and {second} name no photo differently")
+            places = np.random.default_rng(seed).permutation(len(ids))[:DRAWN]
+            uris = self.catalogue.tables["samples"].take(ids[places], ["uri"])["uri"].to_pylist()
+            photos = tuple(
+                Drawn(int(ids[at]), uri, 0, ours[at], -1.0, theirs[at])
+                for at, uri in zip(places.tolist(), uris, strict=True)
+            )
+            AuditSample(seed, (len(ids),), photos, methods=(first, second)).store(self._log.place)
+            with self._lock:
+                self._known = None  # what is held out has changed
+        return self.compared(first, second)
+
+    def compared(self, first: str, second: str) -> dict[str, Any]:
+        """Which of two methods was right on the drawn photos on which they differ."""
+        sample = self._sample((first, second))
+        if sample is None:
+            raise Gone(f"no photos were drawn on which {first} and {second} differ")
+        now = self.decisions
+        names = {uri: found.name for uri, found in now.photos.items() if found.certain and found.name}
+        renamed = (
+            replace(photo, name=now.called(photo.name) or "", other=now.called(photo.other) or "")
+            for photo in sample.photos
+        )
+        differ = tuple(photo for photo in renamed if photo.name != photo.other)  # some may have been merged since
+        found = compare(replace(sample, photos=differ), names)
+        return {
+            "first": first,
+            "second": second,
+            "differ": sample.sizes[0],
+            "drawn": len(differ),
+            "first_right": found.first,
+            "second_right": found.second,
+            "neither": found.neither,
+            "p": found.p,
+        }
+
+    def comparisons(self) -> dict[str, Any]:
+        """The methods that can be compared, and the comparisons that were begun."""
+        files = storage.list_files(self._log.place, ".json")
+        begun = [read_sample(self._log.place, file).methods for file in files if file.startswith(f"{PREFIX}-")]
+        return {
+            "methods": self.catalogue.methods,
+            "begun": [self.compared(*pair) for pair in begun if len(pair) == 2],
+        }
+
+    def _sample(self, methods: tuple[str, ...] = ()) -> AuditSample | None:
         try:
-            return read_sample(self._log.place)
+            return read_sample(self._log.place, AuditSample(0, (), (), methods=methods).file)
         except FileNotFoundError:
             return None
 

@@ -132,6 +132,8 @@ def application(desk: Desk, thumbnails: Thumbnails, doors: Doors, title: str) ->
             Route("/api/half", called.half),
             Route("/api/audit", called.audit),
             Route("/api/audit", called.draw_audit, methods=["POST"]),
+            Route("/api/comparisons", called.comparisons),
+            Route("/api/comparisons", called.draw_differences, methods=["POST"]),
             Route("/api/decide", called.decide, methods=["POST"]),
             Route("/api/undo", called.undo, methods=["POST"]),
             Route("/thumb/{image_id:int}", called.thumb),
@@ -207,6 +209,8 @@ class Calls:
         asked = request.query_params
         if text := asked.get("text", "").strip():
             return JSONResponse(self._desk.alike(text[:MAX_TEXT], _start(request)))
+        if "first" in asked and "second" in asked:
+            return JSONResponse(self._desk.differing((asked["first"], asked["second"]), _start(request)))
         if "photo" in asked:
             return JSONResponse(self._desk.alike(int(asked["photo"]), _start(request)))
         queue = asked.get("queue")
@@ -236,6 +240,16 @@ class Calls:
         asked = await _body(request)
         found = await run_in_threadpool(self._desk.draw_audit, float(asked["half_width"]), int(asked.get("seed", 0)))
         return JSONResponse(found)
+
+    def comparisons(self, _: Request) -> Response:
+        """Which methods can be compared, and what comparisons say so far."""
+        return JSONResponse(self._desk.comparisons())
+
+    async def draw_differences(self, request: Request) -> Response:
+        """Draw photos on which two methods differ, once."""
+        asked = await _body(request)
+        pair = str(asked["first"]), str(asked["second"])
+        return JSONResponse(await run_in_threadpool(self._desk.draw_differences, *pair))
 
     async def decide(self, request: Request) -> Response:
         """Write a decision."""

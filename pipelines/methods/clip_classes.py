@@ -12,6 +12,7 @@ from fgvr.config import Config
 from pipelines.compared import ComparedStage, compared_images
 from pipelines.embed import check_texts, vectors_at
 from pipelines.infer import costs_at, stated_costs
+from pipelines.kinds import tree_tables
 from pipelines.run_tables import Run
 from pipelines.stage import Stage
 
@@ -47,8 +48,8 @@ class ClassesStage(ComparedStage):
         """The classifier, without the encoder of its vectors."""
 
     def reads(self, run: Run) -> Iterable[str]:
-        """The vectors of the images, and the tables from which the classes are made."""
-        return ("embeddings", *self.made_of(run))
+        """The vectors of the images, the tables from which the classes are made, and what decides in a tree."""
+        return ("embeddings", *self.made_of(run), *tree_tables(run.config))
 
     def recipe(self, run: Run) -> dict[str, Any]:
         """The classes, the ids of the images, and the smallest score for which a name is given."""
@@ -56,7 +57,7 @@ class ClassesStage(ComparedStage):
         from fgvr.models.from_features import RULES
 
         ids = digest_of_ids(compared_images(run).predicted)
-        silent = {"abstain_below": run.config.infer.abstain_below, **stated_costs(run.config)}
+        silent = {"abstain_below": run.config.infer.abstain_below, **stated_costs(run)}
         return {"rules": RULES, **self.decided_by(run), "ids": ids, **silent}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
@@ -64,7 +65,7 @@ class ClassesStage(ComparedStage):
         from fgvr.models.from_features import predictions_from_features, texts_of
 
         config = run.config
-        ids, decide = compared_images(run).predicted, (config.infer.abstain_below, costs_at(config))
+        ids, decide = compared_images(run).predicted, (config.infer.abstain_below, costs_at(run))
         classes = self.classes(run)
         texts = texts_of(classes, run.table("samples"), ids)
         rows = predictions_from_features(run.table("embeddings"), ids, classes, *decide, texts=texts)

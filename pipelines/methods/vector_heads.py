@@ -9,7 +9,7 @@ from fgvr import storage
 from fgvr.config import Config
 from pipelines.compared import compared_images
 from pipelines.heads import propagates
-from pipelines.infer import costs_at
+from pipelines.infer import check_costs, costs_at
 from pipelines.methods.clip_classes import ClassesStage
 from pipelines.run_tables import Run
 from pipelines.train_stage import MODEL_FOLDER
@@ -31,7 +31,7 @@ class EvalHeads(ClassesStage):
 
     def check(self, config: Config) -> None:
         """Heads need no texts; their costs must be readable."""
-        costs_at(config)
+        check_costs(config)
 
     def made_of(self, run: Run) -> Iterable[str]:
         """The table with the model."""
@@ -70,6 +70,6 @@ class EvalPrototypes(EvalHeads):
         found = run.table("propagated").find(ids)
         lacking = np.setdiff1d(ids, found["image_id"].to_numpy())
         failed = [{"image_id": int(image), "error": no_vector().as_row()} for image in lacking]
-        schema = predictions_schema(costs_at(run.config))
+        schema = predictions_schema(costs_at(run))
         both = pa.concat_tables([found.cast(schema), pa.Table.from_pylist(failed, schema=schema)])
         return folder.write_table(both.sort_by("image_id"))

@@ -102,6 +102,7 @@ SUITS = {
     "pipelines/duplicates.py": ["--label.duplicate_similarity", "0.98"],
     "pipelines/looks.py": ["--aspects.with_labels", "true"],
     "pipelines/rounds.py": [*CHOSEN, "--label.rounds", "2"],
+    "pipelines/parents.py": ["--hierarchy.source", "mllm"],
     "pipelines/reask.py": ["--label.reask", "0.1"],
     "pipelines/selection.py": CHOSEN,
     "pipelines/signatures.py": ["--signatures.file", "tests/golden/choices.txt"],

@@ -68,6 +68,8 @@ def made_up(folder: str, name: str) -> Table:
         "uri": [f"/photos/{n}.jpg" for n in range(ROWS)],
         "text": [f"Is it {n}?" for n in range(ROWS)],
         "photo_id": list(range(ROWS)),
+        "name": [CLASSES[n % 2] for n in range(ROWS)],
+        "kinds": [["seabird"]] * ROWS,
         "category": ["bird"] * ROWS,
         "unit": ["species"] * ROWS,
         "expert": ["ornithologist"] * ROWS,

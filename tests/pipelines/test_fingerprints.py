@@ -171,6 +171,13 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("hierarchy.cost", "height", {*PREDICTED, *OF_CLIP_CLASSES, "report"}),
         ("hierarchy.specific_above", 0.7, {*PREDICTED, *OF_CLIP_CLASSES, "report"}),
     ],
+    ("asked", ("parents", "predictions", "eval_near", "report")): [
+        ("hierarchy.llm", SERVER, {"kind_answers"}),
+        ("hierarchy.prompt", "What is a {name}?", {"kind_answers"}),
+        ("hierarchy.rounds", 1, {"kind_answers"}),
+        ("hierarchy.max_tokens", 9, {"kind_answers"}),
+        ("hierarchy.decide", "any_level", {*PREDICTED, *OF_CLIP_CLASSES, "report"}),
+    ],
     ("mlp", ("heads",)): [
         ("heads.hidden", 7, {"heads"}),
     ],
@@ -570,6 +577,7 @@ DECIDES_NOTHING: dict[str, dict[str, Any]] = {
         "aspects": {"workers": pool(256, num_gpus=1)},
         "class_scores": {"workers": pool(256, num_gpus=1)},
         "signatures": {"workers": pool(64, num_gpus=1)},
+        "hierarchy": {"rounds": 9, "workers": pool(256, num_gpus=1)},  # of no model that is asked
         "check": {"blurred": 3, "workers": pool(4096)},
         # Of a CPU `auto` is fp32.
         "makd": {
@@ -841,6 +849,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
     own: dict[str, dict[str, Any]] = {
         "all": {},
         "tree": {"hierarchy": {"source": "file", "path": str(place / "kinds.csv"), "decide": "least_cost"}},
+        "asked": {"hierarchy": {"source": "mllm", "decide": "least_cost"}},
         "sampled": {
             "label": {
                 "samples": 2,

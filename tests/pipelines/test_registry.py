@@ -22,6 +22,7 @@ TREES: dict[str, dict[str, Any]] = {
     "together": {"aspects": {"with_labels": True}},
     "alike": {"label": {"duplicate_similarity": 0.98}},
     "sources": {"label": {"sources": [{"kind": "ask"}, {"kind": "ask", "name": "other", "prompt": "What is it?"}]}},
+    "kinds": {"hierarchy": {"source": "mllm", "decide": "any_level"}},
     "written": {"questions": {"llm": {"kind": "openai", "model": "m"}}, "makd": {"target": "near"}},
 }
 

@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cluster.tracking_names import LONGEST_NAME, good_name
 from fgvr import schemas
 from fgvr.config import ConfigError, build
 from fgvr.report.console import results_table
 from fgvr.report.page import render
 from fgvr.sources.metadata import MetadataError
 from pipelines.evaluate import Report
-from pipelines.report_slices import check_slices, slices_of
+from pipelines.report_slices import TRACKED, check_slices, slice_numbers, slices_of
 from pipelines.run_tables import Run
 from tests.fgvr.report.sample_report import content
 from tests.pipelines.planted_run import run_of, written
@@ -78,6 +79,54 @@ def test_from_metadata_to_page_json_and_console(tmp_path: Path) -> None:
     without = json.loads(report.results.to_json())
     assert "slices" not in without
     assert 'id="slices"' not in render(report)
+
+
+class Same:
+    """Names are alike where their first letters are."""
+
+    def encode(self, names: list[str]) -> np.ndarray:
+        return np.array([np.eye(26)[ord(name[0]) - ord("a")] for name in names], np.float32)
+
+
+def test_sacc_and_cacc_stand_beside_top1_and_the_worst_go_to_mlflow(tmp_path: Path) -> None:
+    run, names, true = weak_run(tmp_path, slice_by=["kids", "sender_id", ["sender_id", "folder"], ["folder", "kids"]])
+    found = slices_of(run, np.arange(200), {**names, "base": ["auk"] * 200}, true, Same)
+    assert found is not None
+    kids = next(row for row in found.rows if row.title == f"kids = {SCRIPT}" and row.method == "near")
+    assert (kids.sacc, kids.cacc) == pytest.approx((25, 25))  # auk, booby and wren have nothing in common
+    assert kids.cacc_gap == pytest.approx(kids.gap)
+    page = render(replace(content(), results=replace(content().results, slices=found)))
+    shown = page.partition('id="slices"')[2].partition("</section>")[0]
+    assert '<th class="number">sACC</th><th class="number">cACC</th>' in shown
+    assert shown.count(f"<small>{kids.cacc_gap:+.1f}</small>") >= 2
+
+    metrics = slice_numbers(found, "sacc.mini")
+    assert found.tests > TRACKED
+    assert metrics["slices.tests"] == found.tests
+    assert metrics["slices.worse"] == len(found.flagged)
+    assert len(metrics) == 2 + 4 * TRACKED
+    worst = found.rows[0]
+    place = f"{worst.method}.slices.{good_name(worst.title)}"
+    assert (metrics[f"{place}.top1"], metrics[f"{place}.gap"]) == (worst.top1, worst.gap)
+    assert (metrics[f"{place}.sacc.mini"], metrics[f"{place}.cacc"]) == (worst.sacc, worst.cacc)
+    assert all(len(name) <= LONGEST_NAME and good_name(name) == name for name in metrics)
+    assert slice_numbers(None, "sacc") == {}
+    without = slices_of(run, np.arange(200), names, true)
+    assert not [name for name in slice_numbers(without, "sacc.mini") if name.endswith(("sacc.mini", ".cacc"))]
+
+
+def test_slices_that_follow_from_the_class_are_remarked_on(tmp_path: Path) -> None:
+    run, names, _ = weak_run(tmp_path, slice_by=["kids", "sender_id", "class_name", "folder"])
+    true: list[str | None] = [f"class {n % 10 + 10 * (n % 20 // 10)}" for n in range(200)]  # two per sender
+    found = slices_of(run, np.arange(200), names, true)
+    assert found is not None
+    remarks = [each for each in found.remarks if "follows from the true class" in each]
+    assert [each.split()[0] for each in remarks] == ["kids", "sender_id"]  # photos of a class lie in both folders
+    assert "evaluate.slices.group_by = class_name" in remarks[0]
+    by_class, _, _ = weak_run(tmp_path / "classes", slice_by=["sender_id"], slices={"group_by": "class_name"})
+    grouped = slices_of(by_class, np.arange(200), names, true)
+    assert grouped is not None
+    assert not grouped.remarks
 
 
 def test_groups(tmp_path: Path) -> None:

@@ -69,9 +69,22 @@ def tables(folder: Path) -> dict[str, Table]:
     embedded = [{"image_id": number, "vector": vector_of(number).tobytes()} for number in range(count)]
     return {
         "embeddings": table(folder, "embeddings", pa.Table.from_pylist(embedded, schema=schemas.embeddings(DIM))),
+        "eval_near": table(folder, "eval_near", pa.Table.from_pylist(_other_names(), schema=NAMES_OF)),
         "samples": table(folder, "samples", pa.Table.from_pylist(_rows(samples), schema=schemas.SAMPLES)),
         "predictions": table(folder, "predictions", pa.Table.from_pylist(_rows(predicted), schema=schemas.PREDICTIONS)),
     }
+
+
+NAMES_OF = pa.schema([("image_id", pa.int64()), ("label", pa.string()), ("error", schemas.ERROR.type)])
+
+
+def _other_names() -> list[dict[str, object]]:
+    """Another method's names: it differs on every second photo of the first two names, whose names it exchanges."""
+    names = [NAMES[number // PER_NAME] for number in range(2 * PER_NAME)]
+    return [
+        {"image_id": number, "label": NAMES[1 - NAMES.index(name)] if number % 2 else name}
+        for number, name in enumerate(names)
+    ]
 
 
 def vector_of(number: int) -> np.ndarray:
@@ -328,6 +341,43 @@ def test_names_that_are_written_alike_are_offered_for_a_merge(browser: Browser, 
     expect(page.locator("#double-rows")).to_contain_text("None: no two names are written alike.")
     assert len({effective_decisions(served.folder).called(name) for name in ("Blue Finch", "Red finch (male)")}) == 1
     page.close()
+
+
+def test_two_methods_are_compared_where_they_differ(browser: Browser, served: Served) -> None:
+    page = opened(browser, served)
+    page.get_by_role("button", name="Audit").click()
+    page.locator("#comparing summary").click()
+    page.locator("#first").select_option("predictions")
+    page.locator("#second").select_option("eval_near")
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator("#compared")).to_contain_text("eval_near differ on 20 photos, 20 drawn: nothing is decided yet")
+    page.get_by_role("button", name="Decide predictions against eval_near").click()
+    expect(page.locator("#choices button")).to_have_count(2)
+    expect(page.locator("#name")).to_have_text("Which of these?")  # and not whose they are
+    assert page.locator("#said dt").count() == 0
+    stored = json.loads((served.folder / "review" / "audit-predictions-eval_near.json").read_text())
+    for photo in stored["photos"][:6]:
+        letter = str(1 + sorted([photo["name"], photo["other"]]).index(photo["name"]))
+        expect(page.locator("#place")).to_have_text(photo["uri"])
+        key(page, letter, f"Saved: name: {photo['name']}")
+    expect(page.locator("#compared")).to_contain_text(
+        "right on 6, eval_near on 0, neither on 0; predictions is better (p = 0.031)"
+    )
+    found = effective_decisions(served.folder)
+    assert len(found.photos) == 6
+    assert found.for_training == {}
+    page.close()
+
+
+def test_methods_that_never_differ_are_said_so(served: Served) -> None:
+    client = served.enter()
+    pair = {"first": "predictions", "second": "predictions"}
+    reply = client.post("/api/comparisons", json=pair)
+    assert (reply.status_code, reply.json()["error"]) == (409, "predictions and predictions name no photo differently")
+    unknown = client.post("/api/comparisons", json={"first": "predictions", "second": "../x"})
+    assert unknown.status_code == 409
+    assert "no names in ../x" in unknown.json()["error"]
+    assert client.get("/api/comparisons").json() == {"methods": ["predictions", "eval_near"], "begun": []}
 
 
 def test_a_browser_without_scripts_is_told(browser: Browser, served: Served) -> None:

@@ -166,6 +166,7 @@ def with_run_replies(config: Config, folder: str) -> Config:
     llms = {
         "questions": config.questions.llm,
         "signatures": config.signatures.llm,
+        "hierarchy": config.hierarchy.llm,
         "finer": config.baselines.finer.llm,
     }
     kept = {name: None if llm is None else llm.keeping(replies) for name, llm in llms.items()}
@@ -182,6 +183,7 @@ def with_run_replies(config: Config, folder: str) -> Config:
             "label": config.label.model_copy(update={"sources": sources}),
             "questions": config.questions.model_copy(update={"llm": kept["questions"]}),
             "signatures": config.signatures.model_copy(update={"llm": kept["signatures"]}),
+            "hierarchy": config.hierarchy.model_copy(update={"llm": kept["hierarchy"]}),
             "baselines": config.baselines.model_copy(update={"finer": finer}),
         }
     )

@@ -51,7 +51,7 @@ async function show(view, name = null, start = 0) {
   for (const button of document.querySelectorAll("nav button")) button.setAttribute("aria-current", String(button.dataset.view === view));
   at("names").hidden = view !== "names";
   at("photos").hidden = view === "names" || view === "map";
-  at("audit").hidden = view !== "audit";
+  at("audit").hidden = view !== "audit" && view !== "differ";
   at("map").hidden = view !== "map";
   await refill(0);
 }
@@ -143,19 +143,19 @@ const where = (shown) => (state.total ? `${(state.start + 1).toLocaleString("en"
 
 async function showPhotos(position) {
   const turn = ++state.turn;
-  const asked = { name: { name: state.name }, alike: { photo: state.name }, text: { text: state.name } }[state.view] ?? { queue: state.view };
+  const asked = { name: { name: state.name }, alike: { photo: state.name }, text: { text: state.name }, differ: state.pair }[state.view] ?? { queue: state.view };
   const found = await call(`/api/photos?${new URLSearchParams({ ...asked, start: state.start })}`);
   if (turn !== state.turn) return; // something else was asked for meanwhile
   Object.assign(state, { photos: found.photos, total: found.total, page: found.page });
   const titles = { likely_wrong: "Most likely wrong first", most_useful: "Most useful first: not sure, and of names with many photos", undecided: "Waiting for you under a promised precision, the surest first", audit: "The audit's sample, in random order" };
   const searched = found.looked === undefined || found.looked >= found.of ? "" : ` (among ${found.looked.toLocaleString("en")} of ${found.of.toLocaleString("en")})`;
-  at("photos-title").textContent = { name: state.name, alike: `Photos like number ${state.name}${searched}`, text: `Photos of: ${state.name}${searched}` }[state.view] ?? titles[state.view];
+  at("photos-title").textContent = { name: state.name, alike: `Photos like number ${state.name}${searched}`, text: `Photos of: ${state.name}${searched}`, differ: "Photos on which the two methods differ: which name is right?" }[state.view] ?? titles[state.view];
   at("photos-where").textContent = where(found.photos.length);
   at("empty").hidden = found.photos.length > 0;
   at("empty").textContent = state.view === "audit" ? "No sample is drawn yet." : "There is no photo here.";
   at("desk").hidden = found.photos.length === 0;
   at("splitting").hidden = state.view !== "name";
-  if (state.view === "audit") await showAudit();
+  if (state.view === "audit" || state.view === "differ") await showAudit();
   at("strip").replaceChildren(...found.photos.map((photo, place) => {
     const button = made("button", "", { type: "button", "aria-label": `Photo ${place + 1}`, click: () => open(place) });
     button.append(picture(photo.image_id, 128, ""));
@@ -172,7 +172,7 @@ function open(position) {
   at("photo").src = `/thumb/${photo.image_id}?side=640`;
   at("photo").alt = `Photo ${position + 1}, called ${photo.name || "nothing"}`;
   at("place").textContent = photo.uri;
-  at("name").textContent = (photo.name || "(no name)") + (photo.score === null ? "" : `  ${photo.score.toFixed(2)}`);
+  at("name").textContent = (photo.choices ? "Which of these?" : photo.name || "(no name)") + (photo.score === null ? "" : `  ${photo.score.toFixed(2)}`);
   const decided = photo.decision;
   at("decision").textContent = decided ? `decided: ${words[decided.kind]}${decided.kind === "name" ? ` (${decided.name ?? "no name"})` : ""}, by ${decided.who}` : "";
   const lines = Object.entries(photo.said);
@@ -181,6 +181,12 @@ function open(position) {
   at("said").replaceChildren(...lines.flatMap(([who, what]) => [made("dt", who), made("dd", what)]));
   at("nearest").replaceChildren(...photo.neighbours.map((id) => picture(id, 128, "a near photo")));
   at("nearest-title").hidden = !photo.neighbours.length;
+  at("choices").replaceChildren(...(photo.choices ?? []).map((name, number) => {
+    const button = made("button", "", { type: "button", click: guarded(() => decide("name", name)) });
+    button.append(made("kbd", String(number + 1)), ` ${name}`);
+    return button;
+  }));
+  for (const kind of ["right", "wrong"]) document.querySelector(`[data-kind="${kind}"]`).hidden = Boolean(photo.choices);
   at("other-name").value = "";
   at("marked").textContent = state.marked.size ? `${state.marked.size} marked` : "";
   [...at("strip").children].forEach((button, place) => {
@@ -209,7 +215,24 @@ async function turn(by) {
 const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(1)}%`);
 const share = (found) => `${percent(found.share)} right, between ${percent(found.low)} and ${percent(found.high)} (95%), from ${found.decided} photos`;
 
+function compared(found) {
+  const decided = found.first_right + found.second_right + found.neither;
+  const words = !decided ? "nothing is decided yet" : `${found.first} is right on ${found.first_right}, ${found.second} on ${found.second_right}, neither on ${found.neither}; ${found.p < 0.05 ? `${found.first_right > found.second_right ? found.first : found.second} is better` : "no difference is shown"} (p = ${found.p.toFixed(3)})`;
+  const line = made("li", `${found.first} and ${found.second} differ on ${found.differ.toLocaleString("en")} photos, ${found.drawn} drawn: ${words}. `);
+  line.append(made("button", "Decide", { type: "button", "aria-label": `Decide ${found.first} against ${found.second}`, click: guarded(async () => { state.pair = { first: found.first, second: found.second }; await show("differ", `${found.first} ${found.second}`); }) }));
+  return line;
+}
+
+async function showComparisons() {
+  const { methods, begun } = await call("/api/comparisons");
+  for (const [place, id] of ["first", "second"].entries()) {
+    if (at(id).options.length !== methods.length) at(id).replaceChildren(...methods.map((name, number) => made("option", name, number === place ? { value: name, selected: "" } : { value: name })));
+  }
+  at("compared").replaceChildren(...begun.map(compared));
+}
+
 async function showAudit() {
+  await showComparisons();
   const found = await call("/api/audit");
   const said = at("audit-said");
   if (!found.drawn) {
@@ -270,7 +293,7 @@ async function half() {
 
 function alike() {
   const photo = state.photos[state.position];
-  if (photo && !at("photos").hidden && state.view !== "audit") return show("alike", photo.image_id);
+  if (photo && !at("photos").hidden && !["audit", "differ"].includes(state.view)) return show("alike", photo.image_id);
   return undefined;
 }
 
@@ -309,12 +332,21 @@ async function like(event) {
 // Keys and buttons
 
 const keys = {
-  r: () => decide("right"), w: () => decide("wrong"), c: () => decide("cannot_tell"),
+  r: () => !chosen() && decide("right"), w: () => !chosen() && decide("wrong"), c: () => decide("cannot_tell"),
   n: () => !at("photos").hidden && step(1), p: () => !at("photos").hidden && step(-1), u: undo,
-  o: () => !at("photos").hidden && at("other-name").focus(), m: mark, l: alike, f: () => at("find-text").focus(), "/": () => !at("names").hidden && at("search").focus(),
+  o: () => !at("photos").hidden && at("other-name").focus(), m: mark, l: alike, 1: () => choose(0), 2: () => choose(1), f: () => at("find-text").focus(), "/": () => !at("names").hidden && at("search").focus(),
 };
 keys.ArrowRight = keys.n;
 keys.ArrowLeft = keys.p;
+
+function chosen() {
+  return state.view === "differ" && state.photos[state.position]?.choices;
+}
+
+function choose(number) {
+  const name = chosen()?.[number];
+  return name ? decide("name", name) : undefined;
+}
 
 function mark() {
   const photo = state.photos[state.position];
@@ -348,6 +380,11 @@ at("find").addEventListener("submit", (event) => {
   at("find-text").blur();
   if (text) guarded(show)("text", text);
 });
+at("compare").addEventListener("click", guarded(async () => {
+  const pair = { first: at("first").value, second: at("second").value };
+  await call("/api/comparisons", pair);
+  await showComparisons();
+}));
 at("colour").addEventListener("change", guarded(showMap));
 at("doubles").addEventListener("toggle", guarded(showDoubles));
 at("ask-cancel").addEventListener("click", () => at("ask").close("cancel"));

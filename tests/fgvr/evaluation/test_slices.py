@@ -1,6 +1,7 @@
 """Tests per slice: worked by hand, by SciPy's distributions, and on photos whose weak slice is known."""
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from scipy import stats
 
 from fgvr.evaluation.slice_cuts import Cut, crossed, cut_by, gathered
-from fgvr.evaluation.slices import Slices, effective_images, fisher, holm, measure_slices
+from fgvr.evaluation.slices import Slices, effective_images, fisher, holm, measure_slices, name_scores
 from fgvr.metrics.bootstrap import wilson
+from fgvr.metrics.scores import score
 
 
 def cut(name: str, codes: np.ndarray) -> Cut:
@@ -67,6 +69,47 @@ def test_a_planted_slice_is_first() -> None:
     assert found.tests == 2 * (5 * 5 + 2)
     assert "bad where weak = 1" in found.sentence({})
     assert Slices.from_json(found.as_json()) == found
+
+
+class Flat:
+    """Names as directions in a plane, by their first letter: a and b at 60°, c across from a."""
+
+    def encode(self, names: Sequence[str]) -> np.ndarray:
+        directions = {"a": (1, 0), "b": (0.5, 0.75**0.5), "c": (-1, 0)}
+        return np.array([directions[name[0]] for name in names], np.float32)
+
+
+def test_sacc_and_cacc_of_slices_by_hand() -> None:
+    true = ["a1"] * 4 + ["b1"] * 4
+    said = ["a1", "a1", "c9", "", "b7", "b7", "b7", "a1"]
+    scores = name_scores(said, true, Flat())
+    assert scores.sacc == pytest.approx([100, 100, -100, 0, 100, 100, 100, 50])
+    # One name per class: b7 is matched to b1, and a1 to itself.
+    assert scores.cacc == pytest.approx([100, 100, 0, 0, 100, 100, 100, 0])
+    halves = cut("half", np.arange(8) // 4)
+    right = np.array([guess == truth for guess, truth in zip(said, true, strict=True)])
+    found = measure_slices({"m": right}, [halves], min_images=2, names={"m": scores})
+    first, second = sorted(found.rows, key=lambda row: row.value)
+    assert (first.sacc, first.cacc) == pytest.approx((100 / 4, 50))
+    assert (second.sacc, second.cacc) == pytest.approx((350 / 4, 75))
+    assert (first.sacc_gap, first.cacc_gap) == pytest.approx((-62.5, -25))
+    assert found.measures_names
+    assert Slices.from_json(found.as_json()) == found
+    whole = measure_slices({"m": right}, [cut("all", np.zeros(8))], min_images=2, names={"m": scores}).rows[0]
+    assert (whole.sacc, whole.sacc_gap, whole.cacc_gap) == (pytest.approx(450 / 8), None, None)
+    assert not measure_slices({"m": right}, [halves], min_images=2).measures_names
+    nobody = name_scores([], [], Flat())
+    assert len(nobody.sacc) == len(nobody.cacc) == 0
+
+
+def test_the_means_of_slices_are_those_of_the_whole_evaluation() -> None:
+    rng = np.random.default_rng(3)
+    true = [f"{'abc'[n % 3]}{n % 7}" for n in range(500)]
+    said = [
+        true[n] if rng.random() < 0.6 else f"{'abc'[int(rng.integers(3))]}{int(rng.integers(9))}" for n in range(500)
+    ]
+    whole, each = score(said, true, Flat(), resamples=0), name_scores(said, true, Flat())
+    assert (each.sacc.mean(), each.cacc.mean()) == pytest.approx((whole.sacc, whole.cacc), rel=1e-5)
 
 
 @pytest.mark.slow

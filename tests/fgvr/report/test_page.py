@@ -1,13 +1,19 @@
 import html.parser
+import json
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 from sample_report import HOSTILE_FILE, RED_DOT, SCRIPT, content
 
+from fgvr.hierarchy.kinds import Kinds
+from fgvr.hierarchy.levels import hierarchy_scores
+from fgvr.names.spelling import fold_name
 from fgvr.report import console
 from fgvr.report.page import duration, render
 from fgvr.schemas import Reason
+
+SCRIPT_KEY = fold_name(SCRIPT)
 
 
 class Elements(html.parser.HTMLParser):
@@ -145,3 +151,31 @@ def test_without_truth_there_are_no_scores():
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def test_names_by_level():
+    """A tree of two seabirds and a wader; the second method answers kinds."""
+    kinds = Kinds(
+        {"auk": "seabird", "gull": "seabird", "plover": SCRIPT_KEY, "seabird": "", SCRIPT_KEY: ""},
+        {"auk": "auk", "gull": "gull", "plover": "plover", "seabird": "seabird", SCRIPT_KEY: SCRIPT},
+        (SCRIPT, "kind"),
+        {"auk": (1, 1), "gull": (1, 1), "plover": (1, 1), "seabird": (0, 0), SCRIPT_KEY: (0, 0)},
+    )
+    true = ["auk", "auk", "gull", "plover", "dodo"]
+    said = {"near": ["auk", "gull", "gull", "auk", "auk"], "makd": ["auk", "seabird", "", "plover", "moa"]}
+    found = {name: hierarchy_scores(names, true, kinds, resamples=0) for name, names in said.items()}
+    report = content()
+    page = Elements(render(replace(report, results=replace(report.results, hierarchy=found))))
+    assert page.tags["script"] == 0
+    shown = " ".join(page.text.partition("By level")[2].split())
+    assert "over the 4 images whose true name it has (1 left out)" in shown
+    assert f"Method {SCRIPT} kind Precision Recall F1 Height of mistakes Not wrong Names not in it" in shown
+    # near: seabird, seabird, seabird and a wader taken for a seabird; two species right. Shared parts 2, 1, 2 and 0 of
+    # 8 kinds on either side; the mistakes meet below seabird (height 1) and in the root (height 2).
+    assert "NeaR 75.0 50.0 62.5 62.5 62.5 1.50 50.0 0.0%" in shown
+    # makd: right, a kind above, nothing, right. Shared 2 + 1 + 2 of the 5 kinds that it names and of 8 true ones; its
+    # only mistake has the height of seabird, and nothing that it says is wrong.
+    assert "75.0 50.0 100.0 62.5 76.9 1.00 100.0 0.0%" in shown
+    facts = json.loads(replace(report.results, hierarchy=found).to_json())["hierarchy"]["makd"]
+    assert (facts["levels"][1]["answered"], facts["left_out"]) == (50, 1)
+    assert 'id="hierarchy"' not in render(report)
