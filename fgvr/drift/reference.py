@@ -95,7 +95,7 @@ class Reference:
                 facts = json.loads(stored["facts"].tobytes())
                 bank, distance, doubt = (stored[name] for name in ("bank", "distance", "doubt"))
             if facts["format"] != FORMAT or bank.ndim != 2 or distance.shape != doubt.shape or distance.ndim != 1:
-                raise ValueError("of another format")
+                raise _damaged(place, "another format")
             names = {str(name): int(count) for name, count in facts["names"].items()}
             return cls(
                 bank.astype(np.float16),
@@ -108,10 +108,14 @@ class Reference:
                 dict(facts["encoder"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, BadZipFile) as error:
-            raise DriftError(
-                f"{place}: no reference of an earlier run, or damaged ({error}); make it again with "
-                "pipelines/drift.py in the run that trained the model"
-            ) from None
+            raise _damaged(place, str(error)) from None
+
+
+def _damaged(place: str, why: str) -> DriftError:
+    return DriftError(
+        f"{place}: no reference of an earlier run, or damaged ({why}); make it again with pipelines/drift.py in the "
+        "run that trained the model"
+    )
 
 
 def counted(names: npt.NDArray[Any] | list[str | None]) -> Counter[str]:

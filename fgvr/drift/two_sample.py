@@ -45,7 +45,7 @@ def finite(values: Doubles) -> Doubles:
 
 
 def same_distribution(new: Doubles, reference: Doubles) -> Found:
-    """Two-sided Kolmogorov–Smirnov test of any change of the distribution; the statistic is the largest gap of the CDFs.
+    """Two-sided Kolmogorov–Smirnov test of any change; the statistic is the largest gap between the two CDFs.
 
     Args:
         new: float [n]; values that are not finite are left out.
