@@ -57,6 +57,11 @@ STAGES = {
     "makd": "makd:Makd",
     "comparison": "compare:Comparison",
     "predictions": "infer:Predictions",
+    "reference_predictions": "drift:ReferencePredictions",
+    "drift_reference": "drift:DriftReference",
+    "drift_scores": "drift:DriftScores",
+    "drift": "drift:Drift",
+    "novel": "drift:Novel",
     "eval_mllm_answers": "methods.mllm:EvalAnswers",
     "eval_mllm": "methods.mllm:EvalLabels",
     "eval_zs_clip": "methods.clip_classes:ZeroShot",
@@ -93,7 +98,7 @@ FAMILIES = {FURTHER: ("answers", "answers:SourceAnswers"), COMPARED: ("makd", "c
 """What the names of tables begin with that a config adds → the table behind which they stand, module and class."""
 WHOLE_JOB = (
     *("samples", "labels", "votes", "parents", "embeddings", "issues", "reasked", "candidates", "near", "questions"),
-    *("aspects", "class_scores", "signatures", "synthetic", "base", "makd", "predictions"),
+    *("aspects", "class_scores", "signatures", "synthetic", "base", "makd", "predictions", "drift", "novel"),
 )
 """Tables of a whole job before its report, in order; a config may not want some of them (`Stage.wanted`)."""
 

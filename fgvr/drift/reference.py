@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fgvr.arrays import Doubles
+from fgvr.drift.scores import Learned
 from fgvr.errors import UserError
+from fgvr.selection.whitening import Whitening
 
 FORMAT: Final = 1
 LEAST_PHOTOS: Final = 20
@@ -36,6 +38,7 @@ class Reference:
 
     Attributes:
         bank: vectors of photos that were learned from, float16 [M, d].
+        whitening: of these vectors; None where there are none.
         distance: of the reference photos to the bank, float64 [m]; NaN without a vector.
         doubt: their energies, or unsureness where the model has no logits, float64 [m]; NaN without a prediction.
         names: how many of them are predicted to have each name.
@@ -46,6 +49,7 @@ class Reference:
     """
 
     bank: npt.NDArray[np.float16]
+    whitening: Whitening | None
     distance: Doubles
     doubt: Doubles
     names: Mapping[str, int]
@@ -57,6 +61,10 @@ class Reference:
     def __len__(self) -> int:
         """Number of reference photos."""
         return len(self.distance)
+
+    def learned(self, threads: int = 1) -> Learned:
+        """The photos that were learned from, to measure distances to."""
+        return Learned(self.bank, self.whitening, threads)
 
     def check(self) -> None:
         """Raise DriftError where too few photos are known."""
@@ -84,7 +92,8 @@ class Reference:
         }
         text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
         file = io.BytesIO()
-        np.savez_compressed(file, bank=self.bank, distance=self.distance, doubt=self.doubt, facts=text)
+        space = np.frombuffer(b"" if self.whitening is None else self.whitening.to_bytes(), np.uint8)
+        np.savez_compressed(file, bank=self.bank, whitening=space, distance=self.distance, doubt=self.doubt, facts=text)
         return file.getvalue()
 
     @classmethod
@@ -94,11 +103,13 @@ class Reference:
             with np.load(io.BytesIO(data), allow_pickle=False) as stored:
                 facts = json.loads(stored["facts"].tobytes())
                 bank, distance, doubt = (stored[name] for name in ("bank", "distance", "doubt"))
+                space = stored["whitening"].tobytes()
             if facts["format"] != FORMAT or bank.ndim != 2 or distance.shape != doubt.shape or distance.ndim != 1:
                 raise _damaged(place, "another format")
             names = {str(name): int(count) for name, count in facts["names"].items()}
             return cls(
                 bank.astype(np.float16),
+                Whitening.from_bytes(space) if space else None,
                 distance.astype(np.float64),
                 doubt.astype(np.float64),
                 names,

@@ -1,6 +1,7 @@
 """How little a photo fits what a model was trained on: two scores, and the place of a score among reference photos.
 
-The *distance* is that to the k-th nearest training photo in the encoder's space (Sun et al., ICML 2022, with cosines).
+The *distance* is that to the k-th nearest training photo (Sun et al., ICML 2022, with cosines), in the space of the
+encoder's vectors whitened without labels (`fgvr.selection.whitening`), where differences within a kind count less.
 The *energy* is that of the student's logits (Liu et al., NeurIPS 2020); it sees what the student sees, and the distance
 what the encoder sees.
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from fgvr.arrays import Doubles, Floats
 from fgvr.neighbours import Vectors, nearest
+from fgvr.selection.whitening import Whitening, fit_whitening
 
 RULES = 1
 """Increase it when the same vectors and predictions would get other scores."""
@@ -29,27 +31,46 @@ def unit(vectors: npt.NDArray[np.floating]) -> Floats:
         return np.where(np.isfinite(length) & (length > 0), rows / length, np.nan).astype(np.float32)
 
 
-def distances(vectors: Vectors, bank: Vectors, k: int, threads: int = 1) -> Doubles:
-    """Cosine distance of each photo to the k-th nearest training photo, 0 … 2, float64 [N].
+class Learned:
+    """The photos that were learned from, in the whitened space.
 
     Args:
-        vectors: of the photos, [N, d].
-        bank: of the training photos, [M, d]; those that are not finite or zero are left out.
-        k: at least 1; of a smaller bank its last photo.
+        bank: their vectors, [M, d]; those that are not finite or zero are left out.
+        whitening: as it was made of them; None: it is made.
         threads: number of cores that may be used.
-
-    Returns:
-        NaN for photos without a direction, and for all of them if the bank is empty.
     """
-    rows, known = unit(vectors), unit(bank)
-    known = known[np.isfinite(known).all(axis=1)]
-    result = np.full(len(rows), np.nan)
-    good = np.flatnonzero(np.isfinite(rows).all(axis=1))
-    if len(good) and len(known):
-        most = min(k, len(known))
-        found = nearest(rows[good], known, most, threads=threads, finite=True)
-        result[good] = np.clip(1.0 - found.scores[:, most - 1].astype(np.float64), 0.0, 2.0)
-    return result
+
+    def __init__(self, bank: Vectors, whitening: Whitening | None = None, threads: int = 1) -> None:
+        rows = unit(bank)
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        self.threads = threads
+        self.whitening = whitening
+        if whitening is None and len(rows):
+            self.whitening = fit_whitening(rows, threads=threads)
+        self.rows: Floats = rows if self.whitening is None or not len(rows) else self.whitening.apply(rows)
+
+    def distances(self, vectors: Vectors, k: int) -> Doubles:
+        """Cosine distance of each photo to the k-th nearest of them, 0 … 2, float64 [N].
+
+        Args:
+            vectors: of the photos, [N, d].
+            k: at least 1; where fewer were learned from, their number.
+
+        Returns:
+            NaN for photos without a direction, and for all of them if nothing was learned from.
+
+        Raises:
+            ValueError: vectors of another length.
+        """
+        rows = unit(vectors)
+        result = np.full(len(rows), np.nan)
+        good = np.flatnonzero(np.isfinite(rows).all(axis=1))
+        if self.whitening is not None and len(good) and len(self.rows):
+            most = min(k, len(self.rows))
+            seen = self.whitening.apply(rows[good])
+            found = nearest(seen, self.rows, most, threads=self.threads, finite=True)
+            result[good] = np.clip(1.0 - found.scores[:, most - 1].astype(np.float64), 0.0, 2.0)
+        return result
 
 
 def energy(logits: npt.NDArray[np.floating]) -> Doubles:

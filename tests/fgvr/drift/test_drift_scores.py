@@ -10,13 +10,15 @@ from fgvr.arrays import NONE
 from fgvr.drift.novel import grouped, novel_rows
 from fgvr.drift.parts import Compared, Part, judged
 from fgvr.drift.reference import DriftError, Reference, counted
-from fgvr.drift.scores import distances, energy, fit, unit, unsureness
+from fgvr.drift.scores import Learned, energy, fit, unit, unsureness
+from fgvr.selection.whitening import Whitening, fit_whitening
 
 
 def reference(photos: int = 400, seed: int = 0, **more: object) -> Reference:
     random = np.random.default_rng(seed)
     values: dict[str, object] = {
         "bank": random.normal(size=(50, 8)).astype(np.float16),
+        "whitening": None,
         "distance": random.gamma(2, size=photos),
         "doubt": random.normal(size=photos),
         "names": counted(random.choice(["a", "b", "c"], photos).tolist()),
@@ -34,22 +36,39 @@ def part_of(seed: int, photos: int = 300, shift: float = 0.0, names: tuple[str, 
     return Part(0, photos - 1, distance, doubt, counted(random.choice(names, photos).tolist()))
 
 
+PLAIN = Whitening(np.zeros(2), np.eye(2), np.zeros(2))
+"""The space of the vectors themselves."""
+
+
 def test_distance_is_that_to_the_kth_neighbour() -> None:
     bank = np.array([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0], [0.0, 0.0], [np.nan, 1.0]])
-    asked = np.array([[3.0, 0.0], [1.0, 1.0]])
-    np.testing.assert_allclose(distances(asked, bank, 1), [0, 1 - np.sqrt(0.5)], atol=1e-6)
-    np.testing.assert_allclose(distances(asked, bank, 3), [2, 1 + np.sqrt(0.5)], atol=1e-6)
-    np.testing.assert_allclose(distances(asked, bank, 99), distances(asked, bank, 3))
+    asked, learned = np.array([[3.0, 0.0], [1.0, 1.0]]), Learned(bank, PLAIN)
+    np.testing.assert_allclose(learned.distances(asked, 1), [0, 1 - np.sqrt(0.5)], atol=1e-6)
+    np.testing.assert_allclose(learned.distances(asked, 3), [2, 1 + np.sqrt(0.5)], atol=1e-6)
+    np.testing.assert_allclose(learned.distances(asked, 99), learned.distances(asked, 3))
+
+
+def test_distance_is_measured_in_the_whitened_space() -> None:
+    random = np.random.default_rng(5)
+    bank, asked = random.normal(size=(60, 6)), random.normal(size=(4, 6))
+    space = fit_whitening(unit(bank))
+    one, other = space.apply(unit(asked)), space.apply(unit(bank))
+    np.testing.assert_allclose(Learned(bank).distances(asked, 1), 1 - (one @ other.T).max(axis=1), atol=1e-5)
 
 
 def test_photos_without_a_direction_have_no_distance() -> None:
-    bank = np.eye(3)
-    found = distances(np.array([[0.0, 0, 0], [np.nan, 1, 0], [np.inf, 0, 0], [0, 1, 0]]), bank, 1)
-    assert np.isnan(found).tolist() == [True, True, True, False]
-    assert np.isnan(distances(bank, np.zeros((0, 3)), 1)).all()
-    assert np.isnan(distances(bank, np.zeros((4, 3)), 1)).all()
-    assert len(distances(np.zeros((0, 3)), bank, 1)) == 0
+    bank = np.eye(2)
+    asked = np.array([[0.0, 0], [np.nan, 1], [np.inf, 0], [0, 1]])
+    assert np.isnan(Learned(bank, PLAIN).distances(asked, 1)).tolist() == [True, True, True, False]
+    assert np.isnan(Learned(np.zeros((0, 2))).distances(bank, 1)).all()
+    assert np.isnan(Learned(np.zeros((4, 2))).distances(bank, 1)).all()
+    assert len(Learned(bank, PLAIN).distances(np.zeros((0, 2)), 1)) == 0
     np.testing.assert_allclose(unit(np.array([[3e20, 4e20]])), [[0.6, 0.8]], rtol=1e-6)
+
+
+def test_all_photos_alike_are_no_error() -> None:
+    found = Learned(np.ones((30, 4))).distances(np.concatenate([np.ones((2, 4)), np.eye(4)]), 1)
+    assert np.isfinite(found).all()
 
 
 def test_energy_is_that_of_torch() -> None:
@@ -72,10 +91,13 @@ def test_fit_holds_its_share_of_false_alarms() -> None:
 
 
 def test_the_file_is_read_back() -> None:
-    one = reference(distance=np.array([0.1, np.nan]), doubt=np.array([1.0, 2.0]), names={"Ärlig": 2})
+    space = fit_whitening(unit(np.random.default_rng(1).normal(size=(40, 8))))
+    one = reference(whitening=space, distance=np.array([0.1, np.nan]), doubt=np.array([1.0, 2.0]), names={"Ärlig": 2})
     other = Reference.from_bytes(one.to_bytes(), "there")
     np.testing.assert_array_equal(one.bank, other.bank)
     np.testing.assert_array_equal(one.distance, other.distance)
+    assert other.whitening is not None
+    np.testing.assert_array_equal(space.matrix, other.whitening.matrix)
     assert (dict(other.names), other.k, other.model, dict(other.encoder)) == ({"Ärlig": 2}, 3, "m", {"clip": "c"})
 
 
