@@ -62,6 +62,7 @@ def made_up(folder: str, name: str) -> Table:
         "split": ["train"] * 6 + ["test"] * 2,
         "class_id": pa.array([n % 2 for n in range(ROWS)], pa.int32()),
         "class_name": [CLASSES[n % 2] for n in range(ROWS)],
+        "held_out": [n > 2 for n in range(ROWS)],
         "label": [CLASSES[n % 2] for n in range(ROWS)],
         "label_id": [n % 2 for n in range(ROWS)],
         "metadata": ["{}"] * ROWS,

@@ -39,12 +39,12 @@ def draw(folder: Path, split: str, per_kind: dict[int, int], seed: int = 0) -> N
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Training photos without the unseen kind; `same` are like them, `later` have eight of the unseen kind."""
+    """Training photos without the unseen kind; `same` are like them, `later` have 16 of the unseen kind."""
     folder = tmp_path_factory.mktemp("photos")
     seen = [kind for kind in range(KINDS) if kind != UNSEEN]
-    draw(folder, "train", dict.fromkeys(seen, 24))
+    draw(folder, "train", dict.fromkeys(seen, 40))
     draw(folder, "same", dict.fromkeys(seen, 10), seed=1)
-    draw(folder, "later", dict.fromkeys(seen, 10) | {UNSEEN: 8}, seed=2)
+    draw(folder, "later", dict.fromkeys(seen, 10) | {UNSEEN: 16}, seed=2)
     with (folder / "answers.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("uri", "answer"))
@@ -79,14 +79,14 @@ def test_an_unseen_kind_is_found_and_becomes_the_next_discovery_set(
     run = run_of(tmp_path / "mine", photos)
     rows = run.table("drift").read().to_pylist()
     assert [row["test"] for row in rows] == ["distance", "far", "doubt", "names"]
-    assert {row["photos"] for row in rows} == {78}
+    assert {row["photos"] for row in rows} == {86}
     assert rows[1]["alarm"]
     assert "more photos than in training are like none" in " ".join(run.table("drift").extra["remarks"])
     samples, novel = run.table("samples").read(), run.table("novel").read()
     assert novel["image_id"].to_pylist() == sorted(novel["image_id"].to_pylist())
     kinds = [samples["class_name"][image].as_py() for image in novel["image_id"].to_pylist()]
     unseen = SPECIES[UNSEEN].name
-    assert kinds.count(unseen) >= 7  # of 8
+    assert kinds.count(unseen) >= 13  # of 16: 80%
     drift.show(run)
     assert "label.images.only" in caplog.text
     listed = list(csv.DictReader((tmp_path / "mine/novel/photos.csv").open()))
@@ -106,7 +106,7 @@ def test_more_of_the_same_is_no_alarm_and_another_run_takes_the_reference(
     table = run.table("drift").read()
     assert not any(table["alarm"].to_pylist())
     scores = run.table("drift_scores").read()
-    assert 0.02 <= np.mean(scores["fit"].to_numpy() <= 0.1) <= 0.3
+    assert np.mean(scores["fit"].to_numpy() <= 0.1) <= 0.25
     model, place = run.table("label_prototypes").path("model"), str(tmp_path / "mine/drift_reference")
     other = run_of(
         tmp_path / "other", photos, split="same", infer={"model": model, "trained": "makd"}, drift={"reference": place}
@@ -128,7 +128,7 @@ def test_parts_follow_the_list(tmp_path: Path, photos: Path, monkeypatch: pytest
     parts_without_ray(monkeypatch)
     run = run_of(tmp_path / "mine", photos, drift={"part_images": 30})
     rows = run.table("drift").read().to_pylist()
-    assert [row["photos"] for row in rows if row["test"] == "far"] == [30, 30, 18]
+    assert [row["photos"] for row in rows if row["test"] == "far"] == [30, 30, 26]
     # The list is sorted by folder, and each is a kind: the parts are of few kinds each, which is said.
     assert any(row["alarm"] for row in rows if row["test"] == "names")
     assert all(one["first_id"] > other["last_id"] for one, other in zip(rows[4:], rows[:-4], strict=True))
@@ -154,7 +154,7 @@ def test_what_cannot_be_compared_says_what_to_do(tmp_path: Path, photos: Path, m
     with pytest.raises(ConfigError, match="there is no .*nowhere"):
         check(infer={"model": str(tmp_path), "trained": "makd"}, drift={"reference": str(tmp_path / "nowhere")})
     with pytest.raises(DriftError, match="photos of the training split were not learned from"):
-        run_of(tmp_path / "all", photos, images={"max_images": 150}).table("drift")
+        run_of(tmp_path / "all", photos, images={"max_images": 275}).table("drift")
     with pytest.raises(DriftError, match=r"set infer\.split to another"):
         run_of(tmp_path / "own", photos, split="train").table("drift")
 
