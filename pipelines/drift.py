@@ -64,8 +64,8 @@ def check_drift(config: Config) -> None:
     if embed.splits is not None and infer.split not in embed.splits:
         named = "other splits" if infer.split is None else infer.split
         raise ConfigError(
-            f"infer.drift.measure: photos are compared by their vectors, and embed.splits leaves out {named}, which infer "
-            "classifies; add it there"
+            f"infer.drift.measure: photos are compared by their vectors, and embed.splits leaves out {named}, which "
+            "infer classifies; add it there"
         )
     place, model = infer.drift.reference, infer.model
     if (place is None) == (model is None):

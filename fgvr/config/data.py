@@ -445,8 +445,8 @@ class Discovery(Part):
     def deciding(self) -> dict[str, Any]:
         """As for every part; the newer fields count only where they are used, so that earlier tables are found."""
         newer = {} if self.select == "random" else {"select": self.select, "pool": self.pool}
-        newer |= {} if self.only is None else {"only": self.only}
-        return {k: v for k, v in super().deciding().items() if k not in {"select", "pool", "only"}} | newer
+        only = {} if self.only is None else {"only": self.only}
+        return {k: v for k, v in super().deciding().items() if k not in {"select", "pool", "only"}} | newer | only
 
     @property
     def chosen(self) -> bool:

@@ -83,7 +83,8 @@ def energy(logits: npt.NDArray[np.floating]) -> Doubles:
 
 def unsureness(scores: npt.NDArray[np.floating]) -> Doubles:
     """−log of the highest probability, float64 [N] of [N]: stands in where a model has no logits."""
-    return -np.log(np.maximum(np.asarray(scores, np.float64), LEAST))
+    values: Doubles = -np.log(np.maximum(np.asarray(scores, np.float64), LEAST))
+    return values
 
 
 def fit(values: Doubles, reference: Doubles) -> Doubles:

@@ -41,7 +41,8 @@ NOTHING = Found(nan, nan)
 def finite(values: Doubles) -> Doubles:
     """Those that are finite: a photo without a vector or with a broken one has no place in a distribution."""
     array = np.asarray(values, np.float64)
-    return array[np.isfinite(array)]
+    known: Doubles = array[np.isfinite(array)]
+    return known
 
 
 def same_distribution(new: Doubles, reference: Doubles) -> Found:

@@ -151,7 +151,7 @@ def test_what_cannot_be_compared_says_what_to_do(tmp_path: Path, photos: Path, m
         check(infer={"model": str(tmp_path), "trained": "makd"})
     with pytest.raises(ConfigError, match="goes with a given model"):
         check(drift={"reference": "x"})
-    with pytest.raises(ConfigError, match="there is no .*nowhere"):
+    with pytest.raises(ConfigError, match=r"there is no .*nowhere"):
         check(infer={"model": str(tmp_path), "trained": "makd"}, drift={"reference": str(tmp_path / "nowhere")})
     with pytest.raises(DriftError, match="photos of the training split were not learned from"):
         run_of(tmp_path / "all", photos, images={"max_images": 275}).table("drift")
