@@ -218,7 +218,7 @@ class DriftReference(Stage):
 
         drift = run.config.infer.drift
         ids = [digest_of_ids(learned_ids(run)), digest_of_ids(reference_ids(run))]
-        return {"ids": ids, "k": drift.k, "seed": drift.seed, "rules": scores.RULES}
+        return {"ids": ids, "k": drift.nearest, "seed": drift.seed, "rules": scores.RULES}
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Measure the reference photos, and write the file that goes with the model."""
@@ -234,7 +234,7 @@ class DriftReference(Stage):
         vectors, there = _vectors(run, ids)
         learned = _learned(bank)
         distance = np.full(len(ids), np.nan)
-        distance[np.searchsorted(ids, there)] = learned.distances(vectors, config.drift.k)
+        distance[np.searchsorted(ids, there)] = learned.distances(vectors, config.drift.nearest)
         predictions = run.table("reference_predictions")
         energies = predictions.read(["energy"])["energy"]
         has_energy = energies.null_count < len(energies)
@@ -245,7 +245,7 @@ class DriftReference(Stage):
             distance,
             doubt,
             counted(labels.tolist()),
-            config.drift.k,
+            config.drift.nearest,
             has_energy,
             identity_of(predictions.extra["model"]),
             encoder_stated(run.config),

@@ -9,8 +9,9 @@ are learned from, the others are the reference. New photos are drawings of other
 
 - recall: share of the photos of the unseen species, 2% of the new rows, that are listed as novel; `listed`: share of
   all other new photos that are, where 10% are accepted;
-- alarm: share of runs with any alarm at alpha 0.05, with the unseen species at 2%, and with more of the same: parts of
-  500 rows, resampled `--runs` times per seed and species. Tested are distances alone: there is no student.
+- alarm: share of runs with any alarm at alpha 0.05, with the unseen species at 2%, and with more of the same. In each
+  of `--runs` runs per seed and species all photos are divided anew into those learned from (4/9), the reference (2/9)
+  and new ones (at most 500). Tested are distances alone: there is no student.
 
 The same on Flowers-102, DTD and Caltech-101 ($FGVR_DATA/real-clip, CLIP ViT-B/32), where photos are few and kinds are
 many: half of the photos are learned from, and five kinds in turn are unseen. `plain` is the distance without whitening.
@@ -91,30 +92,44 @@ def plain_space(vectors: Floats) -> Whitening:
 def measure(photos: Photos, unseen: int, seed: int, runs: int, *, plain: bool) -> Measured:
     """Everything for one unseen kind."""
     random = np.random.default_rng((seed, unseen))
-    known = random.permutation(np.flatnonzero(photos.training & (photos.kinds != unseen)))
-    bank, held = known[: 2 * len(known) // 3], known[2 * len(known) // 3 :]
-    new = np.flatnonzero(~photos.training & (photos.kinds != unseen))
-    other = np.flatnonzero(photos.kinds == unseen)
-    learned = Learned(photos.vectors[bank], plain_space(photos.vectors) if plain else None)
-    distance = np.full(len(photos.kinds), np.nan)
-    for rows in (held, new, other):
-        distance[rows] = learned.distances(photos.vectors[rows], 1)
-    empty = np.zeros(0)
-    reference = Reference(photos.vectors[bank].astype(np.float16), None, distance[held], empty, {}, 1, False, "", {})
-
-    def alarm(rows: Ids) -> bool:
-        part = Part(0, len(rows) - 1, distance[rows], empty, {})
-        return any(one.alarm for one in judged([part], reference, ALPHA))
-
+    seen, other = np.flatnonzero(photos.kinds != unseen), np.flatnonzero(photos.kinds == unseen)
+    trained = photos.training[seen]
+    one = Split(photos, random.permutation(seen[trained]), seen[~trained], plain=plain)
+    novel = [fit(one.distance[rows], one.distance[one.held]) <= FALSE_ALARMS for rows in (other, one.new)]
     same, mixed = 0, 0
-    for _ in range(runs):
-        size = min(ROWS, len(new))
-        rows = random.permutation(new)[:size]
-        few = random.choice(other, max(1, round(SHARE * size)), replace=len(other) < SHARE * size)
-        same += alarm(rows)
-        mixed += alarm(np.concatenate([rows[: size - len(few)], few]))
-    novel = fit(distance, distance[held]) <= FALSE_ALARMS
-    return Measured(float(novel[other].mean()), float(novel[new].mean()), mixed / runs, same / runs)
+    for _ in range(0 if plain else runs):
+        # Everything is drawn anew: parts of one split would share its reference, and its luck.
+        rows = random.permutation(seen)
+        part = Split(photos, rows[: len(rows) * 2 // 3], rows[len(rows) * 2 // 3 :][:ROWS], plain=plain)
+        few = random.choice(other, max(1, round(SHARE * len(part.new))), replace=False)
+        same += part.alarm(part.new)
+        mixed += part.alarm(np.concatenate([part.new[len(few) :], few]))
+    none = float("nan")
+    alarms = (none, none) if plain else (mixed / runs, same / runs)
+    return Measured(float(novel[0].mean()), float(novel[1].mean()), *alarms)
+
+
+class Split:
+    """Photos that were learned from, reference photos, new ones, and their distances.
+
+    Args:
+        photos: of a data set.
+        known: of these two thirds are learned from, the others are the reference.
+        new: like them.
+        plain: whether the vectors are not whitened.
+    """
+
+    def __init__(self, photos: Photos, known: Ids, new: Ids, *, plain: bool) -> None:
+        bank, self.held, self.new = known[: 2 * len(known) // 3], known[2 * len(known) // 3 :], new
+        learned = Learned(photos.vectors[bank], plain_space(photos.vectors) if plain else None)
+        self.distance = learned.distances(photos.vectors, 1)
+
+    def alarm(self, rows: Ids) -> bool:
+        """Whether a part of these rows is an alarm."""
+        none = np.zeros(0)
+        reference = Reference(np.zeros((1, 1), np.float16), None, self.distance[self.held], none, {}, 1, False, "", {})
+        part = Part(0, len(rows) - 1, self.distance[rows], none, {})
+        return any(one.alarm for one in judged([part], reference, ALPHA))
 
 
 def line(title: str, found: list[Measured]) -> str:
@@ -122,6 +137,9 @@ def line(title: str, found: list[Measured]) -> str:
     cells = []
     for name in ("recall", "listed", "alarms_unseen", "alarms_same"):
         values = [getattr(one, name) for one in found]
+        if np.isnan(values).any():
+            cells.append("")
+            continue
         low, high = harness.bootstrap(values)
         cells.append(f"{100 * float(np.mean(values)):6.1f} [{100 * low:5.1f}, {100 * high:5.1f}]")
     return f"{title:26}" + "".join(f"{cell:>24}" for cell in cells)

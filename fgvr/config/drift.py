@@ -28,9 +28,9 @@ class Drift(Part):
     alpha: float = Field(default=0.05, gt=0, lt=1)
     """Probability of any false alarm in a run of which nothing has changed; all tests of all parts are corrected
     together (Holm)."""
-    k: int = Field(default=1, ge=1)
-    """The distance of a photo is that to its k-th nearest training photo. Raise it where single training photos are
-    unlike all others; it must stay well below the photos per name."""
+    nearest: int = Field(default=1, ge=1)
+    """The distance of a photo is that to its nearest training photo; 2: to the second one, and so on. Raise it where
+    single training photos are unlike all others; it must stay well below the photos per name."""
     false_alarms: float = Field(default=0.1, gt=0, lt=1)
     """Share of the photos like those of training that may be listed as novel. Lower it where the list is long."""
     max_novel: Tuned[int] = Field(default=10_000, ge=1)

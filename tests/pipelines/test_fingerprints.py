@@ -465,7 +465,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("infer.drift.reference_images", 21, set()),  # by their ids: there are fewer
         ("infer.drift.part_images", 3, {"drift"}),
         ("infer.drift.alpha", 0.01, {"drift"}),
-        ("infer.drift.k", 2, {"drift_reference"}),
+        ("infer.drift.nearest", 2, {"drift_reference"}),
         ("infer.drift.false_alarms", 0.2, {"novel"}),
         ("infer.drift.max_novel", 3, {"novel"}),
         ("infer.drift.clusters", 3, {"novel"}),
