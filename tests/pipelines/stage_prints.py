@@ -16,7 +16,7 @@ from cluster.stage import RunContext
 from fgvr import tables
 from fgvr.config import Config
 from fgvr.tables import Table
-from pipelines import drift, evaluate
+from pipelines import drift, drift_reference, evaluate
 from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 
@@ -87,7 +87,7 @@ def made_up(folder: str, name: str) -> Table:
     if not place.is_dir():
         tables.write_part(str(place), 0, pa.table(columns).slice(0, rows))
         place.joinpath("label_space.json").write_text(json.dumps({"labels": CLASSES, "counts": [4, 4]}))
-        for file in (*evaluate.FILES, drift.REFERENCE_FILE, drift.PHOTOS_FILE):
+        for file in (*evaluate.FILES, drift_reference.REFERENCE_FILE, drift.PHOTOS_FILE):
             place.joinpath(file).write_text("{}")
     return Table(str(place), name, "f", rows, 0, 1, rows, 0.0, extra=extra)
 

@@ -16,6 +16,7 @@ from fgvr.demo.species import SPECIES
 from fgvr.drift.reference import DriftError
 from fgvr.sources.listed import ListedError, listed_ids, read_listed
 from pipelines import drift
+from pipelines.drift_reference import given_reference
 from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 from tests.without_ray import parts_without_ray
@@ -71,6 +72,7 @@ def run_of(folder: Path, photos: Path, split: str | None = "later", **parts: Any
     return Run(RunContext(build(values), str(folder), NoTracking()))
 
 
+@pytest.mark.slow
 def test_an_unseen_kind_is_found_and_becomes_the_next_discovery_set(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -98,6 +100,7 @@ def test_an_unseen_kind_is_found_and_becomes_the_next_discovery_set(
     assert ids.tolist() == novel["image_id"].to_pylist()
 
 
+@pytest.mark.slow
 def test_more_of_the_same_is_no_alarm_and_another_run_takes_the_reference(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +124,7 @@ def test_more_of_the_same_is_no_alarm_and_another_run_takes_the_reference(
     damaged = Path(place, "reference.npz")
     damaged.write_bytes(damaged.read_bytes()[:300])
     with pytest.raises(DriftError, match="damaged"):
-        drift.given_reference(other.config)
+        given_reference(other.config)
 
 
 def test_parts_follow_the_list(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +138,7 @@ def test_parts_follow_the_list(tmp_path: Path, photos: Path, monkeypatch: pytest
     assert "part 0 (photos" in " ".join(run.table("drift").extra["remarks"])
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_says_what_to_do(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts_without_ray(monkeypatch)
 
