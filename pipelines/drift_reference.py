@@ -107,6 +107,11 @@ def encoder_stated(config: Config) -> dict[str, Any]:
         return {}
 
 
+def _learned_split(config: Config) -> str:
+    """The split from which the model learned."""
+    return config.makd.split if config.infer.trained in STUDENTS else config.label.images.drawn_from
+
+
 @per_run
 def learned_ids(run: Run) -> Ids:
     """Ascending ids of the photos that this run's model learned from, those held out left out."""
@@ -128,9 +133,8 @@ def reference_ids(run: Run) -> Ids:
 
     from fgvr.sources.sampling import first_of, split_ids
 
-    config, drift = run.config, run.config.infer.drift
-    split = config.makd.split if config.infer.trained in STUDENTS else config.label.images.drawn_from
-    others = np.setdiff1d(split_ids(run.table("samples"), [split]), learned_ids(run))
+    drift = run.config.infer.drift
+    others = np.setdiff1d(split_ids(run.table("samples"), [_learned_split(run.config)]), learned_ids(run))
     return first_of(others, drift.reference_images, drift.seed)
 
 
@@ -176,7 +180,7 @@ class ReferencePredictions(Predictions):
 
     def works(self, run: Run) -> Work:
         """At most so many photos."""
-        return Work(run.config.infer.drift.reference_images)
+        return Work(run.photos.bounded(_learned_split(run.config), run.config.infer.drift.reference_images))
 
     def settings(self, run: Run) -> InferSettings:
         """With the energy of the logits; names are the most probable ones, as costs only decide between them."""

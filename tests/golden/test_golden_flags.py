@@ -96,6 +96,7 @@ WRONG_VALUE = {
 CHOSEN = ["--label.images.select", "medoids", "--label.images.per_class", "null"]
 SUITS = {
     "pipelines/detect.py": ["--config", "scenes"],
+    "pipelines/drift.py": ["--infer.drift.measure", "true"],
     "pipelines/duplicates.py": ["--label.duplicate_similarity", "0.98"],
     "pipelines/looks.py": ["--aspects.with_labels", "true"],
     "pipelines/rounds.py": [*CHOSEN, "--label.rounds", "2"],
