@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 WITH_PARSER = (
     "pipelines/cache.py",
     "pipelines/diff.py",
+    "pipelines/export.py",
     "pipelines/review.py",
     "pipelines/status.py",
     "tune/sweep.py",
