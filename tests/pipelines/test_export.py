@@ -172,6 +172,34 @@ def test_fiftyone_s_importer_reads_its_files(
         assert (label.label, label.confidence) == (row["label"], pytest.approx(row["score"]))
 
 
+@pytest.mark.slow
+def test_a_run_s_student_leaves_as_onnx_and_for_timm(run: Path, tmp_path: Path) -> None:
+    import onnxruntime
+    import timm
+    import torch
+
+    from fgvr.models.student import StudentSpec, build_student, load_student, save_student, timm_preprocess
+
+    (folder,) = run.glob("tables/makd/*/model")  # of which the archive keeps no weights
+    facts = json.loads((folder / "model.json").read_text())
+    labels, questions = tuple(facts["labels"]), tuple(facts["questions"])
+    spec = StudentSpec(facts["backbone"], labels, questions, timm_preprocess(facts["backbone"], 64))
+    save_student(folder, spec, build_student(spec).state_dict(), {})
+    exported(run, tmp_path / "onnx", "onnx", "--model", "makd")
+    exported(run, tmp_path / "timm", "timm")
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
+    assert json.loads(session.get_modelmeta().custom_metadata_map["labels"]) == facts["labels"]
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    spec, model = load_student(folder)
+    with torch.inference_mode():
+        inputs = spec.preprocess.normalise(torch.from_numpy(pixels))
+        logits = spec.split(model(inputs))[0]
+        same = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()(inputs)
+    found = session.run(["probabilities"], {"images": pixels.transpose(0, 3, 1, 2)})[0]
+    assert np.abs(found - logits.softmax(dim=1).numpy()).max() <= 1e-3
+    assert torch.allclose(same, logits, atol=1e-4)
+
+
 def test_vectors_are_found_in_the_index(kept: Path, tmp_path: Path) -> None:
     import faiss
 

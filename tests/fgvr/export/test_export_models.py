@@ -59,7 +59,8 @@ def photos(count: int) -> list[bytes]:
     return files
 
 
-@pytest.mark.parametrize("backbone", ["test_byobnet", "test_vit", "test_convnext", "test_efficientnet"])
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["test_byobnet", "test_vit", "test_convnext"])
 def test_onnxruntime_gives_a_student_s_probabilities(tmp_path: Path, backbone: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
