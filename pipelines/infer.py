@@ -156,6 +156,12 @@ class Predictions(PredictionStage):
         split, photos = run.config.infer.split, run.photos
         return Work(photos.total if split is None else photos.splits.get(split, 0))
 
+    def made(self, run: Run, table: Table) -> None:
+        """Write the predictions as files beside the report, with the photos' URIs."""
+        from pipelines.take_home import write_predictions
+
+        write_predictions(run, table)
+
     def model_folder(self, run: Run) -> str:
         """The configured model folder, or that of this run's model."""
         config = run.config.infer
