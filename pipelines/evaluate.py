@@ -173,7 +173,8 @@ class Report(Stage):
             results = replace(results, aspects=aspects)
         folder.write_bytes("metrics.json", results.to_json().encode())
         page = report_content.content(run, compared, tables, results)
-        folder.write_bytes("report.html", render(replace(page, aspects=pictures)).encode())
+        page = replace(page, aspects=pictures, classes=report_content.by_class(results, names, true))
+        folder.write_bytes("report.html", render(page).encode())
         _track(run, folder, results)
         columns = {"image_id": ids, "true": pa.array(true, pa.string()), **names}
         summary = folder.write_table(pa.table(columns), ROWS_PER_PART)
