@@ -25,8 +25,10 @@ from fgvr.metrics.label_space import statistics
 from fgvr.metrics.semantic import nearest_names
 from fgvr.names.label_space import read_label_space
 from fgvr.names.merging import NameEncoder
+from fgvr.redact import masked
 from fgvr.report import take_home
 from fgvr.report.cards import ExampleRows, build_cards, issue_cards, unsure_cards
+from fgvr.report.console import METHOD_TITLES
 from fgvr.report.estimates import outcomes, read_estimates
 from fgvr.report.page import ImageCard, IssueCard, ReportContent
 from fgvr.report.results import CandidateFacts, LabelSpace, Results
@@ -153,7 +155,17 @@ def content(run: Run, compared: Compared, tables: Mapping[Method, Table], result
     tally = take_home.tally(predictions, UNSURE)
     ids = np.array([each.image_id for each in tally.unsure], np.int64)
     samples = run.table("samples").take(ids, ["image_id", "uri", "class_name"]).to_pylist()
-    return replace(shown, tally=tally, unsure=unsure_cards(tally.unsure, samples, run.config.ingest.limits))
+    return replace(
+        shown,
+        tally=tally,
+        predicted_by=_predicted_by(run.config),
+        unsure=unsure_cards(tally.unsure, samples, run.config.ingest.limits),
+    )
+
+
+def _predicted_by(config: Config) -> str:
+    model = config.infer.model
+    return METHOD_TITLES[config.infer.trained] if model is None else f"the model {masked(model)}"
 
 
 def by_class(results: Results, names: Mapping[str, Sequence[str]], true: Sequence[str | None]) -> ClassScores | None:

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fgvr import storage
+from fgvr.errors import UserError
 from fgvr.redact import masked
 from pipelines.reviewed import AUDITED
 from pipelines.run_tables import NotThere, Run
+from pipelines.train_stage import MODEL_FOLDER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,9 +53,8 @@ def files_line(folder: str, predictions: Table | None) -> str:
         said = f"none yet with this config{' (the files there are of an earlier one)' if _old_files(folder) else ''}"
         return f"predictions: {said}: python pipelines/infer.py\n"
     names = take_home.Tally(rows=predictions.rows).files
-    return (
-        f"predictions: {predictions.rows:,} photos: {', '.join(storage.join(masked(folder), name) for name in names)}\n"
-    )
+    files = ", ".join(storage.join(masked(folder), name) for name in names)
+    return f"predictions: {predictions.rows:,} photos: {files}\n"
 
 
 def _old_files(folder: str) -> bool:
@@ -63,10 +64,14 @@ def _old_files(folder: str) -> bool:
 
 
 def finished_predictions(run: Run) -> Table | None:
-    """The predictions table of this config, if it is finished."""
+    """The predictions table of this config; None where it is not finished, or where the config cannot make one."""
+    return _finished(run, "predictions")
+
+
+def _finished(run: Run, name: str) -> Table | None:
     try:
-        return run.looking().table("predictions")
-    except NotThere:
+        return run.looking().table(name)
+    except (NotThere, UserError):  # a report of some methods needs no questions, say; predictions by a student do
         return None
 
 
@@ -124,30 +129,26 @@ def recommended(
 
 
 def next_steps(run: Run, chosen: Recommendation) -> tuple[tuple[str, str], ...]:
-    """What to do next: (why, command line)."""
+    """The next three things to do, or fewer where they make no sense: (why, command line)."""
     config, place = run.config, masked(run.folder)
     settings = ["--config", storage.join(place, "config.yaml")]
-    audit = ("Look at photos and names, correct them, and audit how many are right", ["review.py", place])
-    more = _more_labels(run)
-    steps = [audit]
-    model = chosen.method or config.infer.trained
-    if chosen.method and config.infer.model is None and chosen.method != config.infer.trained:
+    steps = [("Look at photos and names, correct them, and audit how many are right", ["review.py", place])]
+    own = config.infer.model is None
+    if chosen.method and own and chosen.method != config.infer.trained:
         what = ["infer.py", *settings, "--infer.trained", chosen.method]
         steps.append((f"Classify all photos with the recommended model, {chosen.method}", what))
-    else:
-        folder = _model_folder(run, model)
-        if folder is not None:
-            other = ["--run.name", f"{config.run.name}-other", "--ingest.source.kind", "folder"]
-            what = ["infer.py", "--infer.model", masked(folder), *other, "--ingest.source.path", "PHOTOS"]
-            steps.append((f"Classify other photos with {model}: put their folder in place of PHOTOS", what))
+    more = _more_labels(run)
     if more is not None:
-        steps.append(
-            (
-                f"See what {more:,} named photos would cost, before anything is asked (without --plan: do it)",
-                ["full.py", *settings, "--label.images.max_images", str(more), "--plan"],
-            )
-        )
-    return tuple((why, f"python {shlex.join([f'pipelines/{line[0]}', *line[1:]])}") for why, line in steps)
+        why = f"See what {more:,} named photos would cost, before anything is asked (without --plan: do it)"
+        steps.append((why, ["full.py", *settings, "--label.images.max_images", str(more), "--plan"]))
+    model = chosen.method or config.infer.trained
+    found = _finished(run, model) if own else None
+    if found is not None:
+        source = ["--ingest.source.kind", "folder", "--ingest.source.path", "PHOTOS"]
+        folder = ["--infer.model", masked(found.path(MODEL_FOLDER))]
+        what = ["infer.py", *folder, "--run.name", f"{config.run.name}-other", *source]
+        steps.append((f"Classify other photos with {model}: put their folder in place of PHOTOS", what))
+    return tuple((why, f"python {shlex.join([f'pipelines/{line[0]}', *line[1:]])}") for why, line in steps[:3])
 
 
 def _more_labels(run: Run) -> int | None:
@@ -157,12 +158,3 @@ def _more_labels(run: Run) -> int | None:
     if images.per_class is not None or named >= there:
         return None
     return min(2 * named, there)
-
-
-def _model_folder(run: Run, method: str) -> str | None:
-    from pipelines.train_stage import MODEL_FOLDER
-
-    try:
-        return run.looking().table(method).path(MODEL_FOLDER)
-    except NotThere:
-        return None

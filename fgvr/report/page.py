@@ -119,6 +119,7 @@ class ReportContent:
         outcomes: stages with what they were expected to take, and what they took.
         spent: a sentence on what the run has spent and its budget; "" where it has none.
         tally: counts of the predictions; None where there are none.
+        predicted_by: the model that made them, for a reader.
         unsure: photos with the lowest scores, lowest first.
         classes: the recommended model's right names and confusions by class; None where no class is known.
     """
@@ -132,6 +133,7 @@ class ReportContent:
     outcomes: Sequence[Outcome] = ()
     spent: str = ""
     tally: Tally | None = None
+    predicted_by: str = ""
     unsure: list[UnsureCard] = field(default_factory=list)
     classes: ClassScores | None = None
 
@@ -144,6 +146,7 @@ class ReportContent:
 
 SHOWN_LABELS = 30
 SHOWN_CLASSES, MOST_CLASSES, SHOWN_PAIRS = 15, 200, 15
+SHOWN_CARDS = 8
 SHOWN_SLICES, MOST_SLICES = 20, 100
 SHOWN_ASPECTS = 12
 SHOWN_HISTOGRAMS = 6
@@ -182,6 +185,7 @@ def render(content: ReportContent) -> str:
         shown_classes=SHOWN_CLASSES,
         most_classes=MOST_CLASSES,
         shown_pairs=SHOWN_PAIRS,
+        shown_cards=SHOWN_CARDS,
         shown_slices=SHOWN_SLICES,
         most_slices=MOST_SLICES,
         shown_aspects=SHOWN_ASPECTS,

@@ -117,7 +117,8 @@ def test_three_commands_that_can_be_pasted(tmp_path):
         f"python pipelines/full.py --config '{folder}/mine/config.yaml' --label.images.max_images 12 --plan",
     ]
     same = next_steps(run, Recommendation("makd", "truth", ""))
-    assert f"--infer.model '{folder}/mine/tables/makd/model'" in same[1][1]
+    assert f"--infer.model '{folder}/mine/tables/makd/model'" in same[2][1]
+    assert len(same) == 3
 
 
 def test_the_console_says_where_the_files_are(tmp_path):
