@@ -84,12 +84,19 @@ def test_what_a_reader_looks_for():
         "true: labels 0.65 right, neighbourhoods 0.91 pure",
         "65.0% of the MLLM's labels, 83.0% of the heaviest candidates before training, 90.0% after it",
         "0.33 → 0.92",
-        "no human label was used",
+        "human labels helped to choose or check images",
         "labels corrupt 3 an image, but truncated or damaged",
         "13,900 tokens",
         "and 13 more names on 13 images",
     ]:
         assert expected in text
+
+
+def test_no_human_label_is_claimed_only_where_none_was_used():
+    given = content()
+    page = render(replace(given, results=replace(given.results, human_labels=())))
+    assert "no human label was used" in page
+    assert "uses human labels" not in page
 
 
 def test_what_a_reader_looks_for_among_aspects():
