@@ -120,6 +120,7 @@ def made_light(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fgvr.detection.model.pretrained_weights", lambda name: PretrainedWeights(name, "c"))
     monkeypatch.setattr("pipelines.neighbours.plan_search", _planned)
     monkeypatch.setattr("pipelines.compare.Comparison.made", lambda *_: None)  # its page
+    monkeypatch.setattr("pipelines.infer.Predictions.made", lambda *_: None)  # its files beside the report
 
 
 def _annotated(run: Any, split: str) -> tuple[Any, Any]:
