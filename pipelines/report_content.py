@@ -20,7 +20,6 @@ from fgvr.candidates.sets import coverage, read_sets
 from fgvr.config import Config, Discovery, FileVectors, TimmVectors
 from fgvr.config.label_sources import AnswerFile
 from fgvr.config.run import Method
-from fgvr.evaluation.confusions import ClassScores, class_scores
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.semantic import nearest_names
 from fgvr.names.label_space import read_label_space
@@ -28,6 +27,7 @@ from fgvr.names.merging import NameEncoder
 from fgvr.redact import masked
 from fgvr.report import take_home
 from fgvr.report.cards import ExampleRows, build_cards, issue_cards, unsure_cards
+from fgvr.report.confusions import ClassScores, class_scores
 from fgvr.report.console import METHOD_TITLES
 from fgvr.report.estimates import outcomes, read_estimates
 from fgvr.report.page import ImageCard, IssueCard, ReportContent

@@ -11,13 +11,13 @@ from functools import cache
 import jinja2
 from markupsafe import Markup
 
-from fgvr.evaluation.confusions import ClassScores
 from fgvr.evaluation.images import MethodResult
 from fgvr.failures import remedy_of
 from fgvr.metrics.scores import METRICS
 from fgvr.names.spelling import fold_name
 from fgvr.redact import masked_value
 from fgvr.report import console
+from fgvr.report.confusions import ClassScores
 from fgvr.report.estimates import Outcome
 from fgvr.report.pictures import MAP_SIDE, AspectPictures
 from fgvr.report.prices import money

@@ -1,11 +1,11 @@
 """A report's content as a run would fill it, with names that nobody should trust."""
 
 from fgvr.beliefs.guard import Verdict
-from fgvr.evaluation.confusions import class_scores
 from fgvr.evaluation.images import MethodResult
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.scores import MethodScores
 from fgvr.report.aspects import AspectFacts, AspectLine, Overhead
+from fgvr.report.confusions import class_scores
 from fgvr.report.page import Candidate, ImageCard, IssueCard, Prediction, ReportContent, UnsureCard
 from fgvr.report.pictures import AnswerPair, AspectCard, AspectPictures, Dots
 from fgvr.report.recommendation import Recommendation

@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from fgvr.evaluation.confusions import Confusion, class_scores
+from fgvr.report.confusions import Confusion, class_scores
 
 TRUE = ["Wren"] * 4 + ["Tern"] * 3 + ["Gull"] * 2 + [None, ""]
 NAMES = ["wren", "Tern", "Tern", "", "Tern", "Wren", "Rook", "Gull", "gull", "Wren", "Tern"]
