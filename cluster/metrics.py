@@ -61,6 +61,7 @@ class StageMetrics:
             "seconds": "Wall time of the stage in all sessions",
             "epoch": "Epochs trained",
             "epochs": "Epochs of the whole training",
+            "drift_alarms": "Tests of new photos against those of training that are alarms",
         }
         self._gauges = {name: Gauge(f"fgvr_stage_{name}", text, one) for name, text in gauges.items()}
 

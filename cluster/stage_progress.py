@@ -73,6 +73,12 @@ class StageProgress:
             self._state |= {"epoch": metrics.get("epoch", 0.0)} | ({} if epochs is None else {"epochs": epochs})
         self.publish()
 
+    def alarmed(self, alarms: int) -> None:
+        """Say how many tests of new photos are alarms."""
+        with self._lock:
+            self._state["drift_alarms"] = float(alarms)
+        self.publish()
+
     def finished(self, rows: int, failures: Mapping[str, int], metrics: Mapping[str, float]) -> None:
         """End the stage; rows that were not reported as parts are counted now."""
         with self._lock:

@@ -457,6 +457,54 @@ DECIDED = pa.schema(
     ]
 )
 
+ENERGY = pa.field("energy", pa.float32())
+"""−log Σ exp of the class logits, the last column of predictions with `infer.drift.measure`; null for models without
+logits of their own: NeaR and heads."""
+
+DRIFT_REFERENCE = pa.schema(
+    [
+        IMAGE_ID,  # of a training split, not learned from
+        ("distance", pa.float64()),  # cosine distance to the nearest photo that was learned from, in a whitened space
+        ("doubt", pa.float64()),  # energy of the logits, or −log of the highest probability
+        ("label", pa.string()),  # predicted name
+        ERROR,
+    ]
+)
+
+DRIFT_SCORES = pa.schema(
+    [
+        *[field for field in DRIFT_REFERENCE if field.name != "error"],  # of a new photo
+        ("fit", pa.float64()),  # share of the reference photos that are no nearer: small where a photo fits nothing
+        ERROR,
+    ]
+)
+
+DRIFT = pa.schema(
+    [
+        pa.field("part", pa.int32(), nullable=False),  # dense; a part has a row per test
+        pa.field("first_id", pa.int64(), nullable=False),  # smallest image_id of the part
+        pa.field("last_id", pa.int64(), nullable=False),  # largest one
+        pa.field("photos", pa.int64(), nullable=False),
+        pa.field("test", pa.string(), nullable=False),  # fgvr.drift.parts.Compared
+        ("statistic", pa.float64()),  # how large the change is, 0 … 1; null where nothing could be tested
+        ("p", pa.float64()),  # of this test alone
+        ("p_corrected", pa.float64()),  # by Holm, for all tests of all parts
+        pa.field("alarm", pa.bool_(), nullable=False),
+    ]
+)
+
+NOVEL = pa.schema(
+    [
+        IMAGE_ID,
+        ("rank", pa.int32()),  # 1: the photo that fits worst
+        ("fit", pa.float64()),  # as in DRIFT_SCORES
+        ("distance", pa.float64()),
+        ("label", pa.string()),  # predicted name, which is hardly right
+        ("cluster", pa.int32()),  # 0 is the largest; −1: none
+        ("similarity", pa.float32()),  # cosine to the cluster's centre
+    ]
+)
+
 DETECTOR_TARGETS = pa.schema(
     [
         IMAGE_ID,

@@ -162,7 +162,13 @@ def sampled(config: Config, photos: Photos) -> int:
         return min(photos.bounded(drawn.drawn_from, drawn.pool), drawn.max_images or 0)
     if drawn.per_class is not None:
         return sum(min(drawn.per_class, count) for count in photos.classes.get(drawn.drawn_from, {}).values())
-    return photos.bounded(drawn.drawn_from, drawn.max_images)
+    most = drawn.max_images
+    if drawn.only is not None:
+        from fgvr.sources.listed import read_listed
+
+        listed = len(read_listed(drawn.only))
+        most = listed if most is None else min(listed, most)
+    return photos.bounded(drawn.drawn_from, most)
 
 
 def class_count(config: Config, photos: Photos) -> tuple[int, bool]:

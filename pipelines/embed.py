@@ -356,7 +356,8 @@ def pool(run: Run) -> Ids:
     from fgvr.sources.sampling import first_of, split_ids
 
     images = run.config.label.images
-    return first_of(split_ids(run.table("samples"), [images.drawn_from]), images.pool, images.seed)
+    ids = split_ids(run.table("samples"), [images.drawn_from]) if images.only is None else _listed(run)
+    return first_of(ids, images.pool, images.seed)
 
 
 @per_run
@@ -369,8 +370,20 @@ def _selected(run: Run) -> Ids:
 def _drawn(run: Run) -> Ids:
     from fgvr.sources.sampling import discovery_ids
 
-    columns = ["image_id", "split", "class_id"]
-    return discovery_ids(run.table("samples").batches(columns), run.config.label.images)
+    columns, images = ["image_id", "split", "class_id"], run.config.label.images
+    among = None if images.only is None else _listed(run)
+    return discovery_ids(run.table("samples").batches(columns), images, among)
+
+
+@per_samples
+def _listed(run: Run) -> Ids:
+    """Ascending ids of the photos that `label.images.only` lists, in the split from which images are drawn."""
+    from fgvr.sources.listed import listed_ids, read_listed
+
+    images = run.config.label.images
+    place = images.only or ""
+    samples = run.table("samples").batches(["image_id", "uri", "split"])
+    return listed_ids(samples, read_listed(place), images.drawn_from, place)
 
 
 def _named(samples: Table, splits: tuple[str, ...] | None) -> list[str] | None:

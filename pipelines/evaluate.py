@@ -135,7 +135,7 @@ class Report(Stage):
         from fgvr.metrics.semantic import SentenceBert
         from fgvr.report.page import render
         from fgvr.report.pictures import AspectPictures
-        from pipelines import report_content
+        from pipelines import report_content, take_home
 
         config, compared = run.config.evaluate, compared_images(run)
         load_encoder = cache(lambda: SentenceBert(config.sentence_model))
@@ -162,13 +162,22 @@ class Report(Stage):
         )
         if {"calibration", "decided"} <= set(_shown(run)):
             results = replace(results, promise=promise_of(run, results.costs))
+        seen = take_home.seen_by(run, compared.methods, ids)
+        results = replace(
+            results,
+            recommendation=(chosen := take_home.recommended(results, names, true, seen)),
+            human_labels=take_home.human_labels(run, compared.methods),
+            scored_on_training=tuple(method for method, photos in seen.items() if photos.any()),
+            next_steps=take_home.next_steps(run, chosen),
+        )
         pictures = AspectPictures()
         if "makd" in compared.methods and has_aspects(run):
             aspects, pictures = aspect_report(run, with_base="base" in compared.methods)
             results = replace(results, aspects=aspects)
         folder.write_bytes("metrics.json", results.to_json().encode())
         page = report_content.content(run, compared, tables, results)
-        folder.write_bytes("report.html", render(replace(page, aspects=pictures)).encode())
+        page = replace(page, aspects=pictures, classes=report_content.by_class(results, names, true))
+        folder.write_bytes("report.html", render(page).encode())
         _track(run, folder, results)
         columns = {"image_id": ids, "true": pa.array(true, pa.string()), **names}
         summary = folder.write_table(pa.table(columns), ROWS_PER_PART)
@@ -372,10 +381,12 @@ def _track(run: Run, table: StageFolder, results: Results) -> None:
 def show(run: Run) -> None:
     """Print the results, and where the report and the MLflow runs are."""
     from fgvr.report.console import results_table
+    from pipelines.take_home import files_line, finished_predictions
 
     folder = storage.join(run.folder, "report")
     sys.stdout.write(results_table(storage.read_bytes(storage.join(folder, "metrics.json")).decode()))
     sys.stdout.write(f"\nreport: {storage.join(folder, 'report.html')}\n")
+    sys.stdout.write(files_line(folder, finished_predictions(run)))
     mlflow = Path(sys.executable).with_name("mlflow")
     sys.stdout.write(f"MLflow: {mlflow} ui --backend-store-uri {masked(run.context.tracker.uri)}\n")
 

@@ -100,7 +100,7 @@ class PredictionStage(RowStage):
 
         settings = self.settings(run)
         columns = ("image_id", "uri", *(("metadata",) if model_columns(settings.model) else ()))
-        schema = predictions_schema(settings.costs)
+        schema = predictions_schema(settings.costs, energy=settings.energy)
         return RowJob(self.which(run), InferWorker, {"settings": settings}, schema, columns)
 
     def settled(self, run: Run, folder: StageFolder) -> Mapping[str, Any]:
@@ -157,6 +157,12 @@ class Predictions(PredictionStage):
         split, photos = run.config.infer.split, run.photos
         return Work(photos.total if split is None else photos.splits.get(split, 0))
 
+    def made(self, run: Run, table: Table) -> None:
+        """Write the predictions as files beside the report, with the photos' URIs."""
+        from pipelines.take_home import write_predictions
+
+        write_predictions(run, table)
+
     def model_folder(self, run: Run) -> str:
         """The configured model folder, or that of this run's model."""
         config = run.config.infer
@@ -166,9 +172,15 @@ class Predictions(PredictionStage):
         """Also the content of a given model's files, or which model of the run it is."""
         config = run.config.infer
         if config.model is not None:
-            return super().recipe(run) | {"model": identity_of(storage.absolute(config.model))}
+            own = {"model": identity_of(storage.absolute(config.model))}
+            return super().recipe(run) | own | ({"energy": True} if config.drift.measure else {})
         # Newer fields count only where they are used: earlier versions had the student with aspects alone.
-        return super().recipe(run) | ({} if config.trained == "makd" else {"trained": config.trained})
+        newer = {} if config.trained == "makd" else {"trained": config.trained}
+        return super().recipe(run) | newer | ({"energy": True} if config.drift.measure else {})
+
+    def settings(self, run: Run) -> InferSettings:
+        """With the energy of the logits where photos are compared with those of training."""
+        return replace(super().settings(run), energy=run.config.infer.drift.measure)
 
     def job(self, run: Run) -> RowJob:
         """One row per image; heads use the stored vectors and read the other images."""

@@ -345,6 +345,7 @@ class Labels(NameStage):
         from fgvr.metrics.semantic import find_sentence_model
         from fgvr.names.aliases import read_aliases
         from fgvr.names.checked import read_checked
+        from fgvr.sources.listed import read_listed
         from pipelines.combine import check_count
 
         source, images = config.ingest.source, config.label.images
@@ -353,6 +354,8 @@ class Labels(NameStage):
                 f"label.images.per_class = {images.per_class}: the images of a folder have no classes where "
                 "ingest.source.class_from is none; set it to null, and label.images.max_images counts"
             )
+        if images.only is not None:
+            read_listed(images.only)
         if config.label.aliases is not None:
             read_aliases(config.label.aliases)
         if config.label.checked is not None:

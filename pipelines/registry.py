@@ -60,6 +60,11 @@ STAGES = {
     "calibration": "calibration:Calibration",
     "second_looks": "second_looks:SecondLooks",
     "decided": "cascade:Decided",
+    "reference_predictions": "drift_reference:ReferencePredictions",
+    "drift_reference": "drift_reference:DriftReference",
+    "drift_scores": "drift:DriftScores",
+    "drift": "drift:Drift",
+    "novel": "drift:Novel",
     "eval_mllm_answers": "methods.mllm:EvalAnswers",
     "eval_mllm": "methods.mllm:EvalLabels",
     "eval_zs_clip": "methods.clip_classes:ZeroShot",
@@ -97,7 +102,7 @@ FAMILIES = {FURTHER: ("answers", "answers:SourceAnswers"), COMPARED: ("makd", "c
 WHOLE_JOB = (
     *("samples", "labels", "votes", "parents", "embeddings", "issues", "reasked", "candidates", "near", "questions"),
     *("aspects", "class_scores", "signatures", "synthetic", "base", "makd", "predictions"),
-    *("calibration", "second_looks", "decided"),
+    *("calibration", "second_looks", "decided", "drift", "novel"),
 )
 """Tables of a whole job before its report, in order; a config may not want some of them (`Stage.wanted`)."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -24,7 +24,11 @@ from fgvr.metrics.label_space import statistics
 from fgvr.metrics.semantic import nearest_names
 from fgvr.names.label_space import read_label_space
 from fgvr.names.merging import NameEncoder
-from fgvr.report.cards import ExampleRows, build_cards, issue_cards
+from fgvr.redact import masked
+from fgvr.report import take_home
+from fgvr.report.cards import ExampleRows, build_cards, issue_cards, unsure_cards
+from fgvr.report.confusions import ClassScores, class_scores
+from fgvr.report.console import METHOD_TITLES
 from fgvr.report.estimates import outcomes, read_estimates
 from fgvr.report.page import ImageCard, IssueCard, ReportContent
 from fgvr.report.results import CandidateFacts, LabelSpace, Results
@@ -34,7 +38,10 @@ from fgvr.tables import Table
 from pipelines.billing import assumed_billing
 from pipelines.compared import Compared
 from pipelines.run_tables import Run
+from pipelines.take_home import finished_predictions
 
+UNSURE = 12
+"""Photos with the lowest scores that the page shows."""
 UNCOMPARED = "candidate sets and own labels were not compared"
 
 
@@ -141,7 +148,34 @@ def content(run: Run, compared: Compared, tables: Mapping[Method, Table], result
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     found = outcomes(read_estimates(run.folder), results.stages, assumed_billing(run.config))
     facts = _facts(run, results)
-    return ReportContent(results, facts, cards, created, issues=issues, outcomes=found, spent=_spent(run))
+    shown = ReportContent(results, facts, cards, created, issues=issues, outcomes=found, spent=_spent(run))
+    predictions = finished_predictions(run)
+    if predictions is None:
+        return shown
+    tally = take_home.tally(predictions, UNSURE)
+    ids = np.array([each.image_id for each in tally.unsure], np.int64)
+    samples = run.table("samples").take(ids, ["image_id", "uri", "class_name"]).to_pylist()
+    return replace(
+        shown,
+        tally=tally,
+        predicted_by=_predicted_by(run.config),
+        unsure=unsure_cards(tally.unsure, samples, run.config.ingest.limits),
+    )
+
+
+def _predicted_by(config: Config) -> str:
+    model = config.infer.model
+    return METHOD_TITLES[config.infer.trained] if model is None else f"the model {masked(model)}"
+
+
+def by_class(results: Results, names: Mapping[str, Sequence[str]], true: Sequence[str | None]) -> ClassScores | None:
+    """Right names by class of the recommended method, else of the best; None where no class is known."""
+    scored = {name: each.scores.top1 for name, each in results.methods.items() if each.scores is not None}
+    if not scored:
+        return None
+    chosen = "" if results.recommendation is None else results.recommendation.method
+    method = chosen if chosen in scored else max(scored, key=lambda name: (name != "mllm", scored[name]))
+    return class_scores(method, names[method], true)
 
 
 def _spent(run: Run) -> str:

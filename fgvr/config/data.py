@@ -436,13 +436,17 @@ class Discovery(Part):
     pool: int | None = Field(default=200_000, ge=1)
     """Images among which medoids or typical images are chosen, drawn at random: their vectors are computed first. Ten
     per question serve. null: the whole split."""
+    only: str | None = None
+    """Draw only from photos that a list names: a CSV with a column `uri`, or a folder with photos.csv, such as
+    runs/mine/novel, where an earlier run keeps the photos that fit nothing (docs/drift.md). null: from all."""
     seed: int = Field(default=0, ge=0)
     """Random seed of the sample, of the pool, and of the choice among it."""
 
     def deciding(self) -> dict[str, Any]:
         """As for every part; the newer fields count only where they are used, so that earlier tables are found."""
         newer = {} if self.select == "random" else {"select": self.select, "pool": self.pool}
-        return {k: v for k, v in super().deciding().items() if k not in {"select", "pool"}} | newer
+        only = {} if self.only is None else {"only": self.only}
+        return {k: v for k, v in super().deciding().items() if k not in {"select", "pool", "only"}} | newer | only
 
     @property
     def chosen(self) -> bool:

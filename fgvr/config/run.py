@@ -16,6 +16,7 @@ from fgvr.config.compare import Compare
 from fgvr.config.data import Ingest
 from fgvr.config.detect import Detect
 from fgvr.config.distill import Distill
+from fgvr.config.drift import Drift
 from fgvr.config.heads import Heads
 from fgvr.config.hierarchy import Hierarchy
 from fgvr.config.label_sources import AskedModel, with_the_rest
@@ -203,6 +204,7 @@ class Infer(Promised):
     batch_images: int = Field(default=64, ge=1)
     """Most images per forward pass. On a CPU fewer go through at once (6 of 224 × 224 pixels). Lower it when memory
     runs out; it changes results by rounding only."""
+    drift: Drift = Drift()
     workers: Workers = Workers(rows_per_part=4096)
 
     def unused(self) -> Iterator[tuple[str, str]]:

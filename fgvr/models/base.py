@@ -36,10 +36,14 @@ class ModelFolderError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Outputs:
-    """A model's outputs for N images: softmax probabilities [N, C] and, if it has aspect outputs, p(yes) [N, Q]."""
+    """A model's outputs for N images: softmax probabilities [N, C] and, if it has aspect outputs, p(yes) [N, Q].
+
+    `energy`: −log Σ exp of the class logits, float32 [N]; None for models whose probabilities are not of one softmax.
+    """
 
     scores: Floats
     p_yes: Floats | None = None
+    energy: Floats | None = None
 
 
 class ImageClassifier(Protocol):

@@ -19,7 +19,7 @@ from fgvr.metadata.stored import columns_of, metadata
 from fgvr.models.base import Outputs, Texts
 from fgvr.models.head import VectorClasses, load_vector_classes, read_head_file
 from fgvr.models.infer import InferSettings, InferWorker, Row, costs_of, prediction_rows, predictions_schema
-from fgvr.schemas import Failure, Reason
+from fgvr.schemas import ENERGY, Failure, Reason
 from fgvr.storage import fetch_folder
 from fgvr.tables import Table
 
@@ -128,6 +128,8 @@ class StoredVectorWorker:
         texts = columns_of(rows, self.classes.columns)
         decide = (settings.abstain_below, settings.costs)
         found = predictions_from_features(self.embeddings, ids, self.classes, *decide, texts=texts)
+        if settings.energy:  # a head's probabilities are not of one softmax
+            found = found.append_column(ENERGY, pa.nulls(len(ids), ENERGY.type))
         lacking = found["error"].is_valid()
         if found["error"].null_count == len(ids) or not self.has_encoder:
             return found

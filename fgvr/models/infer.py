@@ -86,6 +86,7 @@ class InferSettings:
         threads: threads that read and prepare images.
         begun: precision that the table's first worker settled on; see `fgvr.precision.held`.
         costs: what mistakes cost, by a file or in a tree of kinds; None: the most probable name is said.
+        energy: whether rows have the energy of the logits, from models that have logits.
     """
 
     model: str
@@ -96,6 +97,7 @@ class InferSettings:
     threads: int = 4
     begun: Precision | None = None
     costs: CostFile | TreeRule | None = None
+    energy: bool = False
 
 
 class InferWorker:
@@ -130,7 +132,9 @@ class InferWorker:
                 waiting = []
         if waiting:
             predicted += self._predict(waiting, ids, texts)
-        return pa.Table.from_pylist(predicted, schema=predictions_schema(self.settings.costs))
+        return pa.Table.from_pylist(
+            predicted, schema=predictions_schema(self.settings.costs, energy=self.settings.energy)
+        )
 
     def _prepared(self, uri: str) -> torch.Tensor | Failure:
         try:
@@ -163,13 +167,13 @@ def costs_of(rule: CostFile | TreeRule | None, labels: Sequence[str]) -> Costs |
     return Costs.of(rule, labels) if isinstance(rule, CostFile) else rule.of(labels)
 
 
-def predictions_schema(rule: CostFile | TreeRule | None) -> pa.Schema:
-    """The columns of predictions under these costs."""
-    if rule is None:
-        return schemas.PREDICTIONS
+def predictions_schema(rule: CostFile | TreeRule | None, *, energy: bool = False) -> pa.Schema:
+    """The columns of predictions under these costs, with the energy of the logits where it is wanted."""
     from fgvr.heads.costs import CostFile
 
-    return schemas.PREDICTIONS if isinstance(rule, CostFile) else schemas.PREDICTIONS_BY_LEVEL
+    plain = rule is None or isinstance(rule, CostFile)
+    schema = schemas.PREDICTIONS if plain else schemas.PREDICTIONS_BY_LEVEL
+    return schema.append(schemas.ENERGY) if energy else schema
 
 
 def prediction_rows(
@@ -211,6 +215,9 @@ def prediction_rows(
         }
         for row, image_id in enumerate(ids)
     ]
+    if outputs.energy is not None:
+        for one, value in zip(rows, outputs.energy.tolist(), strict=True):
+            one["energy"] = value
     for row, place in enumerate(places or ()):
         rows[row]["level"] = place.level
         if place.above_labels:

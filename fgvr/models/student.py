@@ -370,6 +370,7 @@ class StudentClassifier(PreparedClassifier):
         return Outputs(
             scores=classes.softmax(dim=1).cpu().numpy(),
             p_yes=aspects.sigmoid().cpu().numpy() if self.questions else None,
+            energy=-classes.logsumexp(dim=1).cpu().numpy(),
         )
 
     def _forward(self, prepared: Tensor, features: Tensor | None = None) -> Tensor:

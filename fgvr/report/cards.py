@@ -15,8 +15,9 @@ from fgvr.arrays import Ids
 from fgvr.config.data import ImageLimits
 from fgvr.images.places import is_inside, name_of
 from fgvr.redact import masked_value
-from fgvr.report.page import Candidate, ImageCard, IssueCard, Prediction
-from fgvr.report.pictures import thumbnail
+from fgvr.report.page import Candidate, ImageCard, IssueCard, Prediction, UnsureCard
+from fgvr.report.pictures import photo
+from fgvr.report.take_home import Unsure
 
 Row = dict[str, Any]
 
@@ -74,7 +75,7 @@ def build_cards(rows: ExampleRows, names: Sequence[str], limits: ImageLimits) ->
     said = {method: _by_id(table) for method, table in rows.predictions.items()}
     samples = rows.samples.to_pylist()
     with ThreadPoolExecutor(8) as pool:
-        pictures = list(pool.map(lambda sample: thumbnail(sample["uri"], limits), samples))
+        pictures = list(pool.map(lambda sample: photo(sample["uri"], limits), samples))
     cards = []
     for sample, (picture, problem) in zip(samples, pictures, strict=True):
         image = sample["image_id"]
@@ -103,7 +104,7 @@ def issue_cards(issues: Sequence[Row], samples: Sequence[Row], limits: ImageLimi
         limits: limits on reading an image.
     """
     with ThreadPoolExecutor(8) as pool:
-        pictures = list(pool.map(lambda sample: thumbnail(sample["uri"], limits), samples))
+        pictures = list(pool.map(lambda sample: photo(sample["uri"], limits), samples))
     return [
         IssueCard(
             title=file_name(sample["uri"]),
@@ -115,6 +116,24 @@ def issue_cards(issues: Sequence[Row], samples: Sequence[Row], limits: ImageLimi
             why=issue["why"],
         )
         for issue, sample, (picture, problem) in zip(issues, samples, pictures, strict=True)
+    ]
+
+
+def unsure_cards(unsure: Sequence[Unsure], samples: Sequence[Row], limits: ImageLimits) -> list[UnsureCard]:
+    """One card per photo with a low score, in their order; `samples` are the samples' rows in the same order."""
+    with ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(lambda sample: photo(sample["uri"], limits), samples))
+    return [
+        UnsureCard(
+            title=file_name(sample["uri"]),
+            thumbnail=picture,
+            problem=problem,
+            name=each.guess,
+            score=each.score,
+            abstained=each.abstained,
+            true_name=sample["class_name"] or "",
+        )
+        for each, sample, (picture, problem) in zip(unsure, samples, pictures, strict=True)
     ]
 
 

@@ -12,7 +12,7 @@ from fgvr.metrics.scores import METRICS
 from fgvr.part_worker import UNCOUNTED
 from fgvr.redact import printable
 from fgvr.report.prices import money
-from fgvr.report.results import EVALUATION
+from fgvr.report.results import EVALUATION, FEWEST_TIMED
 from fgvr.report.selection import SelectionFacts
 
 METHOD_TITLES = {
@@ -91,6 +91,7 @@ def results_table(metrics: str) -> str:
     lines += [
         "",
         *_slices(facts.get("slices")),
+        *_recommendation(facts.get("recommendation")),
         *_selection(facts.get("selection")),
         *_candidates(facts["candidates"]),
         *_stages(facts["stages"], evaluation["images"]),
@@ -99,6 +100,8 @@ def results_table(metrics: str) -> str:
     ]
     if facts.get("costs"):
         lines += ["", *_costs(facts["costs"], facts["stages"])]
+    for step in facts.get("next", ()):
+        lines += ["", *wrap(f"{step['why']}:", 98), f"  {step['run']}"]
     return "".join(f"{printable(line).rstrip()}\n" for line in lines)
 
 
@@ -141,6 +144,19 @@ def _selection(chosen: dict[str, Any] | None) -> list[str]:
     if chosen is None:
         return []
     return ["Asked about:", *(f"  {sentence}" for sentence in SelectionFacts(**chosen).sentences()), ""]
+
+
+def _recommendation(facts: dict[str, Any] | None) -> list[str]:
+    if facts is None:
+        return []
+    method = facts["method"]
+    said = f"Recommended model: {METHOD_TITLES.get(method, method) if method else 'none'}. {facts['why']}"
+    lines = wrap(said, 98, subsequent_indent="  ")
+    for name, why in facts["left_out"].items():
+        lines += wrap(
+            f"Not compared: {METHOD_TITLES.get(name, name)}, {why}.", 98, initial_indent="  ", subsequent_indent="    "
+        )
+    return [*lines, ""]
 
 
 def _slices(facts: dict[str, Any] | None) -> list[str]:
@@ -188,11 +204,19 @@ def _costs(costs: dict[str, Any], stages: dict[str, Any]) -> list[str]:
     priced = bool(costs["prices"])
     images = f"{costs['images']:,} images"
     lines = [f"{'hours':18}{'naming':>12}{'training':>12}{images:>16}" + (f"{'US$':>12}" if priced else "")]
+    few = False
     for name, cost in costs["methods"].items():
-        hours = f"{cost['preparation_hours']:>12.3f}{cost['training_hours']:>12.3f}{cost['inference_hours']:>16.3f}"
-        usd = "unknown" if cost["usd"] is None else money(cost["usd"])
+        started = 0 < cost.get("timed_images", 0) < FEWEST_TIMED  # missing in files of earlier versions
+        few |= started
+        rate = f"{'-':>16}" if started else f"{cost['inference_hours']:>16.3f}"
+        hours = f"{cost['preparation_hours']:>12.3f}{cost['training_hours']:>12.3f}{rate}"
+        usd = "-" if started else "unknown" if cost["usd"] is None else money(cost["usd"])
         lines.append(f"{METHOD_TITLES.get(name, name):18}{hours}" + (f"{usd:>12}" if priced else ""))
-    if any(stage["rows"] < costs["images"] for stage in stages.values() if stage["rows"]):
+    if few:
+        lines.append(
+            f"(-: fewer than {FEWEST_TIMED:,} photos were timed; that is mostly start-up, so it says nothing of more)"
+        )
+    elif any(stage["rows"] < costs["images"] for stage in stages.values() if stage["rows"]):
         lines.append("(at the measured rates, which include starting workers: with few images that is most of it)")
     if not priced:
         return [*lines, "(for US$ give a price file: --evaluate.prices shipped)"]

@@ -78,6 +78,7 @@ def _cost(paid: Paid, found: Mapping[str, StageResult], billing: Billing) -> Met
         usd=None if unpriced else fixed + IMAGES * per_image,
         unpriced=tuple(sorted(unpriced)),
         usd_million=None if unpriced else fixed + MILLION * per_image,
+        timed_images=min((stage.rows for stage in rated), default=0),
     )
 
 

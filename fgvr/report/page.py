@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
 import jinja2
+from markupsafe import Markup
 
 from fgvr.evaluation.images import MethodResult
 from fgvr.failures import remedy_of
@@ -15,12 +17,14 @@ from fgvr.metrics.scores import METRICS
 from fgvr.names.spelling import fold_name
 from fgvr.redact import masked_value
 from fgvr.report import console
+from fgvr.report.confusions import ClassScores
 from fgvr.report.estimates import Outcome
 from fgvr.report.pictures import MAP_SIDE, AspectPictures
 from fgvr.report.prices import money
 from fgvr.report.promise import drawings
-from fgvr.report.results import Results, StageResult, cost
+from fgvr.report.results import FEWEST_TIMED, Results, StageResult, cost
 from fgvr.report.scatter import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, scatter
+from fgvr.report.take_home import Tally
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,19 @@ class IssueCard:
 
 
 @dataclass(frozen=True)
+class UnsureCard:
+    """A photo with a low score: `thumbnail`, `problem`, `title` and `true_name` as in ImageCard."""
+
+    title: str
+    thumbnail: str
+    problem: str
+    name: str
+    score: float
+    abstained: bool
+    true_name: str
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """Everything on the page.
 
@@ -102,6 +119,10 @@ class ReportContent:
         issues: labels that are most probably wrong, worst first.
         outcomes: stages with what they were expected to take, and what they took.
         spent: a sentence on what the run has spent and its budget; "" where it has none.
+        tally: counts of the predictions; None where there are none.
+        predicted_by: the model that made them, for a reader.
+        unsure: photos with the lowest scores, lowest first.
+        classes: the recommended model's right names and confusions by class; None where no class is known.
     """
 
     results: Results
@@ -112,6 +133,10 @@ class ReportContent:
     issues: list[IssueCard] = field(default_factory=list)
     outcomes: Sequence[Outcome] = ()
     spent: str = ""
+    tally: Tally | None = None
+    predicted_by: str = ""
+    unsure: list[UnsureCard] = field(default_factory=list)
+    classes: ClassScores | None = None
 
 
 # report.html is one self-contained page without scripts and external resources.
@@ -121,6 +146,8 @@ class ReportContent:
 # page.
 
 SHOWN_LABELS = 30
+SHOWN_CLASSES, MOST_CLASSES, SHOWN_PAIRS = 15, 200, 15
+SHOWN_CARDS = 8
 SHOWN_SLICES, MOST_SLICES = 20, 100
 SHOWN_ASPECTS = 12
 SHOWN_HISTOGRAMS = 6
@@ -147,10 +174,19 @@ def render(content: ReportContent) -> str:
         hidden_labels=counts[SHOWN_LABELS:],
         most_frequent=max((count for _, count in counts), default=1),
         longest=max((stage.seconds for stage in results.stages), default=1.0) or 1.0,
-        best=_best(results.methods),
+        best=_best({name: each for name, each in results.methods.items() if name not in results.scored_on_training}),
         same_name=lambda one, other: fold_name(one) == fold_name(other),
         failures=_failures(results.stages),
         cost=cost(results.stages),
+        chosen=results.recommendation,
+        chosen_cost=_chosen_cost(results),
+        warnings=_warnings(results),
+        headings=headings,
+        fewest_timed=FEWEST_TIMED,
+        shown_classes=SHOWN_CLASSES,
+        most_classes=MOST_CLASSES,
+        shown_pairs=SHOWN_PAIRS,
+        shown_cards=SHOWN_CARDS,
         shown_slices=SHOWN_SLICES,
         most_slices=MOST_SLICES,
         shown_aspects=SHOWN_ASPECTS,
@@ -160,6 +196,36 @@ def render(content: ReportContent) -> str:
         sides=(WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM),
         promise_drawings=() if results.promise is None else drawings(results.promise),
     )
+
+
+def headings(sections: str) -> list[tuple[str, Markup]]:
+    """(id, title as HTML) of the sections in a page's HTML, in which texts from elsewhere are escaped."""
+    found = re.findall(r'<section id="([\w-]+)">\s*<details[^>]*><summary><h2>(.*?)</h2>', sections, re.DOTALL)
+    return [(name, Markup(title)) for name, title in found]  # noqa: S704
+
+
+def _warnings(results: Results) -> list[str]:
+    """What a reader must know before the numbers."""
+    images, said = results.evaluation, []
+    if images.scored and images.trained_on:
+        said.append("There is no separate evaluation split: the models were trained on these images.")
+    if results.scored_on_training and not images.trained_on:
+        names = ", ".join(console.METHOD_TITLES.get(name, name) for name in results.scored_on_training)
+        said.append(f"Some evaluation images taught {names}, so their scores are too high.")
+    said += images.remarks
+    failed = sum(stage.failed for stage in results.stages)
+    if failed:
+        said.append(f"{of(failed, 'row')} failed; the reasons are under Failures.")
+    return said
+
+
+def _chosen_cost(results: Results) -> str:
+    """What the recommended model costs per million photos; "" where it is not known."""
+    chosen, costs = results.recommendation, results.costs
+    found = None if chosen is None or costs is None else costs.methods.get(chosen.method)
+    if found is None or found.is_start_up or found.usd_million is None:
+        return ""
+    return f"The recommended model, its making included: US$ {money(found.usd_million)} for a million photos"
 
 
 def _best(results: dict[str, MethodResult]) -> dict[str, float]:
@@ -208,9 +274,9 @@ def _without_secrets(value: object) -> object:
     return masked_value(value) if type(value) is str and not value.startswith(PICTURE) else value
 
 
-def of(number: int, thing: str) -> str:
+def of(number: int, thing: str, things: str = "") -> str:
     """A number with its noun: 1 image, 2,000 images."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {things or thing + 's'}"
 
 
 def percent(share: float | None) -> str:

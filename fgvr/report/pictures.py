@@ -118,6 +118,23 @@ SIDE = 176
 """Side in pixels; twice the displayed size, for high-resolution screens."""
 
 
+PHOTO_SIDE = 352
+"""Longest side in pixels of a photo that the page can enlarge; the page first shows a square of it."""
+
+
+def photo(uri: str, limits: ImageLimits) -> tuple[str, str]:
+    """The whole photo, PHOTO_SIDE pixels long at most, as `thumbnail` gives it; a panorama is cut to 2:1."""
+    try:
+        image = read_image(uri, limits, short_side=PHOTO_SIDE)
+    except ImageError as error:
+        return "", str(error)
+    width, height = min(image.width, 2 * image.height), min(image.height, 2 * image.width)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    part = image.crop((left, top, left + width, top + height))
+    part.thumbnail((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.LANCZOS)
+    return _jpeg(part), ""
+
+
 def thumbnail(uri: str, limits: ImageLimits) -> tuple[str, str]:
     """(data: URI of a JPEG, "") or ("", why the image cannot be read)."""
     try:
@@ -130,6 +147,10 @@ def thumbnail(uri: str, limits: ImageLimits) -> tuple[str, str]:
     square = image.crop((left, top, left + side, top + side))
     if side > SIDE:
         square = square.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return _jpeg(square), ""
+
+
+def _jpeg(image: Image.Image) -> str:
     sink = io.BytesIO()
-    square.save(sink, "JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}", ""
+    image.save(sink, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}"

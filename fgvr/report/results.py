@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from fgvr.heads.costs import Tracks
     from fgvr.hierarchy.levels import HierarchyScores
     from fgvr.report.promise import PromiseFacts
+    from fgvr.report.recommendation import Recommendation
 
 EVALUATION = "eval_"
 """Prefix of the names of stages that predict for the evaluation only."""
+FEWEST_TIMED = 1000
+"""Photos from which a rate says something about more of them; starting workers takes as long as some hundreds."""
 TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
 
 
@@ -87,6 +90,8 @@ class MethodCost:
         usd: cost of all three together; None if a price or a token count is not known.
         usd_million: the same with inference on a million images.
         unpriced: models and machines without a price, and models whose server does not state tokens.
+        timed_images: photos of the smallest inference stage whose rate this is; 0 where it is not known. Below
+            `FEWEST_TIMED` the rate is mostly that of starting workers, and is not shown for more photos.
     """
 
     preparation_hours: float
@@ -95,6 +100,12 @@ class MethodCost:
     usd: float | None
     unpriced: tuple[str, ...] = ()
     usd_million: float | None = None
+    timed_images: int = 0
+
+    @property
+    def is_start_up(self) -> bool:
+        """Whether so few photos were timed that the time of many does not follow from it."""
+        return 0 < self.timed_images < FEWEST_TIMED
 
 
 @dataclass(frozen=True)
@@ -160,7 +171,9 @@ class Results:
     """The whole content of metrics.json.
 
     `learned_from`: trained method, or prototypes of labels → whose names it learned from, of which images; "" or no
-    entry: it only chooses among the names.
+    entry: it only chooses among the names. `human_labels`: methods that learned from true classes or from what people
+    checked. `scored_on_training`: methods whose scores include photos that they learned from. `next_steps`: what to do
+    next, as (why, command line).
     """
 
     run: str
@@ -178,6 +191,10 @@ class Results:
     slices: Slices | None = None
     hierarchy: dict[str, HierarchyScores] | None = None
     promise: PromiseFacts | None = None
+    recommendation: Recommendation | None = None
+    human_labels: tuple[str, ...] = ()
+    scored_on_training: tuple[str, ...] = ()
+    next_steps: tuple[tuple[str, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """JSON types; the keys that programs read are `methods`, `stages`, `cost` and `costs`."""
@@ -192,6 +209,8 @@ class Results:
                     **result.as_json(),
                     "sacc_model": self.evaluation.sacc_model,
                     **({"learned_from": self.learned_from[name]} if self.learned_from.get(name) else {}),
+                    **({"human_labels": True} if name in self.human_labels else {}),
+                    **({"scored_on_training": True} if name in self.scored_on_training else {}),
                 }
                 for name, result in self.methods.items()
             },
@@ -209,6 +228,8 @@ class Results:
             },
             "cost": cost(self.stages),
             "costs": None if self.costs is None else asdict(self.costs),
+            **({} if self.recommendation is None else {"recommendation": asdict(self.recommendation)}),
+            **({} if not self.next_steps else {"next": [{"why": why, "run": run} for why, run in self.next_steps]}),
             **({} if self.selection is None else {"selection": asdict(self.selection)}),
             **({} if self.slices is None else {"slices": self.slices.as_json()}),
             **({} if self.promise is None else {"promise": self.promise.as_json()}),

@@ -58,7 +58,7 @@ def scatter(methods: Mapping[str, MethodResult], costs: Costs | None) -> Scatter
     priced = {
         name: costs.methods[name].usd_million
         for name in scored
-        if name in costs.methods and costs.methods[name].usd_million is not None
+        if name in costs.methods and costs.methods[name].usd_million is not None and not costs.methods[name].is_start_up
     }
     usd = {name: max(LEAST_USD, value) for name, value in priced.items() if value is not None}
     if len(usd) < 2:

@@ -67,12 +67,13 @@ class DiscoveryError(UserError, ValueError):
     """A discovery set that cannot be drawn from these samples."""
 
 
-def discovery_ids(samples: Iterable[pa.Table], config: Discovery) -> Ids:
+def discovery_ids(samples: Iterable[pa.Table], config: Discovery, among: Ids | None = None) -> Ids:
     """Ascending image ids of the discovery set: int64 [n]. The same seed draws the same images.
 
     Args:
         samples: parts of the samples table with columns image_id, split, class_id; one at a time is held in memory.
         config: the split, and either m images per true class or a total number of images.
+        among: ids of the only images that may be drawn, int64, ascending, of that split; None: all of it.
 
     Raises:
         DiscoveryError: the split is empty, or `per_class` is set but there are no true classes.
@@ -82,6 +83,8 @@ def discovery_ids(samples: Iterable[pa.Table], config: Discovery) -> Ids:
         known = ", ".join(sorted(found.splits)) or "none, there are no samples"
         field = "legacy_discovery_split: test" if config.legacy_discovery_split else f"split = {config.split}"
         raise DiscoveryError(f"label.images.{field}: no image is in this split (there are: {known})")
+    if among is not None:
+        found = found.among(among)
     if config.per_class is not None:
         absent = len(found.class_names - set(np.unique(found.classes).tolist()))
         if absent:
@@ -98,6 +101,11 @@ class _Split:
     classes: npt.NDArray[np.int32]
     splits: set[str]
     class_names: set[int]
+
+    def among(self, ids: Ids) -> _Split:
+        """Only the images `ids`."""
+        kept = np.isin(self.ids, ids)
+        return _Split(self.ids[kept], self.classes[kept], self.splits, self.class_names)
 
 
 def _of_split(samples: Iterable[pa.Table], split: str) -> _Split:

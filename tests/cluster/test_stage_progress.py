@@ -65,3 +65,11 @@ def test_a_stage_finds_its_own_progress_and_is_counted_at_its_end(tmp_path: Path
     assert found[0].name == "label"
     assert found[0].numbers()["rows"] == 3
     assert stage_progress.current() is None
+
+
+def test_alarms_of_drift_are_among_the_numbers() -> None:
+    progress = StageProgress("drift", lambda: 1.0)
+    assert "drift_alarms" not in progress.numbers()
+    progress.alarmed(3)
+    progress.finished(4, {}, {})
+    assert progress.numbers()["drift_alarms"] == 3

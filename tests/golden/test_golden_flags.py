@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 WITH_PARSER = (
     "pipelines/cache.py",
     "pipelines/diff.py",
+    "pipelines/export.py",
     "pipelines/review.py",
     "pipelines/status.py",
     "tune/sweep.py",
@@ -99,6 +100,7 @@ SUITS = {
     "pipelines/cascade.py": ["--infer.target_precision=0.9"],
     "pipelines/second_looks.py": ["--infer.target_precision=0.9", "--infer.second_look_budget=9"],
     "pipelines/detect.py": ["--config", "scenes"],
+    "pipelines/drift.py": ["--infer.drift.measure", "true"],
     "pipelines/duplicates.py": ["--label.duplicate_similarity", "0.98"],
     "pipelines/looks.py": ["--aspects.with_labels", "true"],
     "pipelines/rounds.py": [*CHOSEN, "--label.rounds", "2"],

@@ -16,7 +16,7 @@ from cluster.stage import RunContext
 from fgvr import tables
 from fgvr.config import Config
 from fgvr.tables import Table
-from pipelines import evaluate
+from pipelines import drift, drift_reference, evaluate
 from pipelines.run_tables import Run
 from tests.untracked import NoTracking
 
@@ -62,6 +62,7 @@ def made_up(folder: str, name: str) -> Table:
         "split": ["train"] * 6 + ["test"] * 2,
         "class_id": pa.array([n % 2 for n in range(ROWS)], pa.int32()),
         "class_name": [CLASSES[n % 2] for n in range(ROWS)],
+        "held_out": [n > 2 for n in range(ROWS)],
         "label": [CLASSES[n % 2] for n in range(ROWS)],
         "label_id": [n % 2 for n in range(ROWS)],
         "metadata": ["{}"] * ROWS,
@@ -86,7 +87,7 @@ def made_up(folder: str, name: str) -> Table:
     if not place.is_dir():
         tables.write_part(str(place), 0, pa.table(columns).slice(0, rows))
         place.joinpath("label_space.json").write_text(json.dumps({"labels": CLASSES, "counts": [4, 4]}))
-        for file in evaluate.FILES:
+        for file in (*evaluate.FILES, drift_reference.REFERENCE_FILE, drift.PHOTOS_FILE):
             place.joinpath(file).write_text("{}")
     return Table(str(place), name, "f", rows, 0, 1, rows, 0.0, extra=extra)
 
@@ -119,6 +120,7 @@ def made_light(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fgvr.detection.model.pretrained_weights", lambda name: PretrainedWeights(name, "c"))
     monkeypatch.setattr("pipelines.neighbours.plan_search", _planned)
     monkeypatch.setattr("pipelines.compare.Comparison.made", lambda *_: None)  # its page
+    monkeypatch.setattr("pipelines.infer.Predictions.made", lambda *_: None)  # its files beside the report
 
 
 def _annotated(run: Any, split: str) -> tuple[Any, Any]:

@@ -200,6 +200,11 @@ def test_with_truth(birds, tmp_path):
     assert page.count("data:image/jpeg;base64,") == 6
     assert SCRIPT not in page
     assert "&lt;script&gt;alert(" in page
+    chosen = facts["recommendation"]
+    assert (chosen["method"], chosen["basis"]) == ("near", "truth")  # the only model; ZS-CLIP leaves none behind
+    assert chosen["standings"][0]["share"] == pytest.approx(facts["methods"]["near"]["top1"] / 100)
+    assert 'id="classes"' in page
+    assert facts["next"][0]["run"] == f"python pipelines/review.py {tmp_path / 'run'}"
     tracker = flow.context.tracker
     assert tracker.metrics["near.sacc.all-MiniLM-L6-v2"] == facts["methods"]["near"]["sacc"]
     assert tracker.files == ["metrics.json", "report.html", "aliases.csv"]

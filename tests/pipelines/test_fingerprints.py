@@ -104,6 +104,7 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
         ("label.images.legacy_discovery_split", True, {"answers"}),
         ("label.images.per_class", 1, {"answers"}),
         ("label.images.max_images", 2, {"answers"}),
+        ("label.images.only", "{listed}", {"answers"}),
         ("label.images.select", "medoids", {"embeddings", "space", "selected", "answers"}),
         ("label.prompt", "What is it?", {"answers"}),
         ("label.listed", 2, {"answers", "labels"}),
@@ -458,6 +459,17 @@ DECIDES: dict[tuple[str, tuple[str, ...]], list[Row]] = {
     ("infer", ("predictions",)): [
         ("infer.split", "test", {"predictions"}),
         ("infer.model", "{other student}", {"predictions"}),
+        ("infer.drift.measure", True, {"predictions"}),
+    ],
+    ("drifting", ("drift", "novel")): [
+        ("infer.drift.reference_images", 21, set()),  # by their ids: there are fewer
+        ("infer.drift.part_images", 3, {"drift"}),
+        ("infer.drift.alpha", 0.01, {"drift"}),
+        ("infer.drift.nearest", 2, {"drift_reference"}),
+        ("infer.drift.false_alarms", 0.2, {"novel"}),
+        ("infer.drift.max_novel", 3, {"novel"}),
+        ("infer.drift.clusters", 3, {"novel"}),
+        ("infer.drift.seed", 3, {"drift_reference", "novel"}),
     ],
     ("promised", ("predictions", "decided")): [
         ("infer.target_precision", 0.8, {"calibration"}),
@@ -626,6 +638,7 @@ ELSEWHERE = {
     "heads.propagation": "which names are evaluated: tests/pipelines/test_heads.py",
     "heads.graph_images": "by the ids of the images: tests/pipelines/test_heads.py",
     "hierarchy.source": "by content, with hierarchy.path: the setup `tree`",
+    "infer.drift.reference": "by content, with its model: tests/pipelines/test_drift.py",
     "infer.cost_groups": "by content, with infer.costs: tests/pipelines/test_heads.py",
     "makd.images": "by the ids of the images, where they are not all: tests/pipelines/test_student_sample.py",
     "embed.images": "by the ids of the images: tests/pipelines/test_student_sample.py",
@@ -775,6 +788,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "kinds.csv": "name,genus,family\nGull,Larus,Laridae\nTern,Sterna,Laridae\n",
         "kinds2.csv": "name,genus,family\nGull,Gull,Laridae\nTern,Sterna,Laridae\n",
         "checked.csv": "uri,right_name\n/gull.jpg,Gull\n",
+        "listed.csv": "uri\n/photos/1.jpg\n",
         "answers.csv": "uri,answer\na.jpg,gull\n",
         "prices.yaml": "date: 2026-01-01\nsource: a list\n",
         "weights.pth": "some",
@@ -821,6 +835,7 @@ def files_of(place: Path) -> dict[str, str]:
         "{costs}": str(place / "costs.csv"),
         "{other kinds}": str(place / "kinds2.csv"),
         "{checked}": str(place / "checked.csv"),
+        "{listed}": str(place / "listed.csv"),
         "{answers}": str(place / "answers.csv"),
         "{other weights}": str(place / "other.pth"),
         "{weights elsewhere}": str(place / "photos" / "weights.pth"),
@@ -897,6 +912,7 @@ def setup(name: str, place: Path) -> dict[str, Any]:
         "networks": {"distill": {"teacher": {"kind": "clip"}}},
         "infer": {"infer": {"model": str(place / "student")}},
         "promised": {"infer": {"model": str(place / "student"), "target_precision": 0.9}},
+        "drifting": {"infer": {"drift": {"measure": True}}, "makd": NOT_TAUGHT},
         "sliced": {"evaluate": {"slice_by": ["folder"], "methods": ["zs_clip"]}},
         "boxes": {
             "ingest": {"source": {"kind": "bird_scenes", "path": None}},

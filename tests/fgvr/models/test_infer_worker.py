@@ -10,7 +10,7 @@ from fgvr import schemas
 from fgvr.config import ImageLimits
 from fgvr.models.base import Outputs
 from fgvr.models.infer import InferSettings, InferWorker, load_classifier, prediction_rows
-from fgvr.models.student import StudentSpec, build_student, save_student, timm_preprocess
+from fgvr.models.student import StudentSpec, build_student, load_student, save_student, timm_preprocess
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
 
@@ -90,3 +90,20 @@ def test_the_best_five_are_the_first_of_a_stable_sort(labels):
     rows = prediction_rows(range(50), Outputs(scores), names, abstain_below=0.0)
     assert [row["top_labels"] for row in rows] == [[names[label] for label in row] for row in expected]
     assert [row["label_id"] for row in rows] == expected[:, 0].tolist()
+
+
+def test_the_energy_is_that_of_the_logits(tmp_path, model):
+    uri = str(tmp_path / "grey.png")
+    Image.new("RGB", (50, 40), (90, 120, 30)).save(uri)
+    rows = pa.table({"image_id": [7, 8], "uri": [uri, str(tmp_path / "nothing.jpg")]})
+    with_energy = InferWorker(InferSettings(str(model), ImageLimits(), device="cpu", energy=True)).process(rows)
+    assert with_energy.column_names[-1] == "energy"
+    spec, network = load_student(model, "cpu")
+    classifier = load_classifier(model)
+    inputs = spec.preprocess.normalise(classifier.read(uri, ImageLimits())[None])
+    with torch.inference_mode():
+        classes, _ = spec.split(network(inputs).float())
+    expected = -float(classes.exp().sum().log())
+    assert with_energy.sort_by("image_id")["energy"].to_pylist() == [pytest.approx(expected, abs=1e-4), None]
+    plain = InferWorker(InferSettings(str(model), ImageLimits(), device="cpu")).process(rows)
+    assert "energy" not in plain.column_names

@@ -5,9 +5,12 @@ from fgvr.evaluation.images import MethodResult
 from fgvr.metrics.label_space import statistics
 from fgvr.metrics.scores import MethodScores
 from fgvr.report.aspects import AspectFacts, AspectLine, Overhead
-from fgvr.report.page import Candidate, ImageCard, IssueCard, Prediction, ReportContent
+from fgvr.report.confusions import class_scores
+from fgvr.report.page import Candidate, ImageCard, IssueCard, Prediction, ReportContent, UnsureCard
 from fgvr.report.pictures import AnswerPair, AspectCard, AspectPictures, Dots
+from fgvr.report.recommendation import Recommendation
 from fgvr.report.results import CandidateFacts, Costs, EvaluationSet, LabelSpace, MethodCost, Results, StageResult
+from fgvr.report.take_home import NameCount, Tally
 
 SCRIPT = "<script>document.title='owned'</script>"
 HOSTILE_FILE = '"><img src=x onerror=alert(1)>.jpg'
@@ -76,6 +79,13 @@ def results(*, scored: bool = True, with_aspects: bool = True) -> Results:
             "2026-01-01, a list",
         ),
         aspects=aspects() if with_aspects else None,
+        recommendation=Recommendation("near", "truth", "480 of 540 are right.", (), {"makd": "it saw all"}),
+        human_labels=("makd",),
+        scored_on_training=("base",),
+        next_steps=(
+            ("Look", "python pipelines/review.py runs/demo"),
+            ("Classify", "python pipelines/infer.py"),
+        ),
     )
 
 
@@ -122,4 +132,25 @@ def content(*, scored: bool = True, with_aspects: bool = True) -> ReportContent:
         IssueCard("0000013.jpg", RED_DOT, "", "Azure Finch", "Crested Azure Finch", ["Crested Azure Finch"], why),
         IssueCard(HOSTILE_FILE, "", f"corrupt: {SCRIPT}", SCRIPT, "", [SCRIPT, "Wren"], SCRIPT),
     ]
-    return ReportContent(found, facts, [good, bad] * 6, "2026-01-02 03:04", pictures(), issues)
+    tally = Tally(3600, 3580, 15, 5, [NameCount(SCRIPT, 3580, 0.7)], [])
+    unsure = [
+        UnsureCard("0000031.jpg", RED_DOT, "", "Marsh Tern", 0.05, True, "Marsh Tern"),
+        UnsureCard(HOSTILE_FILE, "", f"corrupt: {SCRIPT}", SCRIPT, 0.06, False, "Wren"),
+    ]
+    classes = None
+    if scored:
+        true = ["Wren"] * 4 + ["Marsh Tern"] * 6 + [SCRIPT] * 5
+        classes = class_scores(
+            "near", ["Marsh Tern"] * 3 + ["Wren"] + ["Marsh Tern"] * 5 + ["Wren"] + [SCRIPT] * 5, true
+        )
+    return ReportContent(
+        found,
+        facts,
+        [good, bad] * 6,
+        "2026-01-02 03:04",
+        pictures(),
+        issues,
+        tally=tally,
+        unsure=unsure,
+        classes=classes,
+    )

@@ -79,11 +79,15 @@ def test_the_page_has_the_same_elements_whatever_the_texts_are(attack: str) -> N
     assert page.shape == harmless.shape
     assert page.comments == harmless.comments
     assert "script" not in {tag for tag, _ in page.shape}
-    assert not {tag for tag, _ in page.shape} & {"iframe", "base", "object", "embed", "form", "a", "link"}
+    assert not {tag for tag, _ in page.shape} & {"iframe", "base", "object", "embed", "form", "link"}
     assert not any(name.startswith("on") for _, names in page.shape for name in names)
     links = [value for name, value in page.values if name in {"src", "href", "srcset", "action", "xlink:href"}]
     assert links
-    assert all(value.startswith("data:image/") for value in links)
+    ours = {"predictions.csv", "predictions.parquet", "names.csv"}
+    assert all(value.startswith(("data:image/", "#")) or value in ours for value in links)
+    assert [value for value in links if value.startswith("#")] == [
+        value for name, value in harmless.values if name == "href" and value.startswith("#")
+    ]
     assert page.text.count(attack) >= 40  # shown as it is, in labels, questions, file names, errors, settings
     assert "1337" not in page.text  # nobody worked it out
 

@@ -59,7 +59,13 @@ def test_nothing_comes_from_outside():
     page = render(content())
     elements = Elements(page)
     links = [value for name, value in elements.attributes if name in {"src", "href", "srcset", "data", "action"}]
-    assert set(links) == {RED_DOT}
+    targets = {f"#{value}" for name, value in elements.attributes if name == "id"}
+    assert {link for link in links if link not in targets} == {
+        RED_DOT,
+        "predictions.csv",
+        "predictions.parquet",
+        "names.csv",
+    }
     assert "url(" not in page
     assert "@import" not in page
     assert "default-src 'none'" in page
@@ -78,12 +84,19 @@ def test_what_a_reader_looks_for():
         "true: labels 0.65 right, neighbourhoods 0.91 pure",
         "65.0% of the MLLM's labels, 83.0% of the heaviest candidates before training, 90.0% after it",
         "0.33 → 0.92",
-        "no human label was used",
+        "human labels helped to choose or check images",
         "labels corrupt 3 an image, but truncated or damaged",
         "13,900 tokens",
         "and 13 more names on 13 images",
     ]:
         assert expected in text
+
+
+def test_no_human_label_is_claimed_only_where_none_was_used():
+    given = content()
+    page = render(replace(given, results=replace(given.results, human_labels=())))
+    assert "no human label was used" in page
+    assert "uses human labels" not in page
 
 
 def test_what_a_reader_looks_for_among_aspects():
@@ -126,6 +139,63 @@ def test_labels_that_are_probably_wrong():
     assert "Labels that are probably wrong" in text
     assert "its neighbours' labels: 3% Azure Finch, 71% Crested Azure Finch or rather Crested Azure Finch truth" in text
     assert 'id="issues"' not in render(replace(content(), issues=[]))
+
+
+def test_the_verdict_comes_first():
+    text = " ".join(Elements(render(content())).text.split())
+    start = text.index("In short")
+    assert start < text.index("Results")
+    for expected in [
+        "NeaR. 480 of 540 are right",
+        "Not compared: Student + aspects",
+        "3,580 photos with a name, 15 too unsure for one, 5 failed",
+        "Some evaluation images taught Student, so their scores are too high.",
+        "4 rows failed",
+        "python pipelines/review.py runs/demo",
+    ]:
+        assert expected in text[start : start + 1500]
+    without = " ".join(Elements(render(replace(content(), tally=None))).text.split())
+    assert "None yet with this config: run python pipelines/infer.py" in without
+
+
+def test_contents_name_every_section_that_is_there_and_no_other():
+    page = Elements(render(content(with_aspects=False)))
+    links = [value for name, value in page.attributes if name == "href" and value.startswith("#")]
+    assert "#aspects" not in links
+    assert links == [f"#{value}" for name, value in page.attributes if name == "id" and value != "verdict"]
+    assert len(links) > 10
+
+
+def test_nothing_scored_on_its_training_photos_is_bold():
+    given = content()
+    rows = dict(zip(given.results.methods, render(given).partition("<tbody>")[2].split("</tr>"), strict=False))
+    assert "best" in rows["makd"]  # the highest scores
+    told = replace(given.results, scored_on_training=("makd", "base"))
+    page = render(replace(given, results=told)).partition("<tbody>")[2].split("</tr>")
+    assert "best" not in page[4]
+    assert "scored on photos that it learned from" in page[4]
+    assert "best" in page[2]  # NeaR is the best of the others
+    assert "uses human labels" in rows["makd"]
+    assert "uses human labels" not in rows["near"]
+    seen = replace(given.results, evaluation=replace(given.results.evaluation, trained_on=True))
+    assert 'class="best"' not in render(replace(given, results=seen))
+
+
+def test_classes_and_confusions():
+    text = " ".join(Elements(render(content())).text.split())
+    assert "Wren 4 1 25% 1 to 81% Marsh Tern (3 times)" in text  # exact interval of 1 of 4
+    assert "Wren Marsh Tern 3 1" in text
+    assert "Names taken for each other" not in Elements(render(content(scored=False))).text
+
+
+def test_start_up_is_not_extrapolated():
+    given = content()
+    costs = given.results.costs
+    slow = replace(costs.methods["mllm"], timed_images=60)
+    page = render(replace(given, results=replace(given.results, costs=replace(costs, methods={"mllm": slow}))))
+    assert "17 h 30 min" in render(given)
+    assert "17 h 30 min" not in page
+    assert "fewer than 1,000 photos were timed" in page
 
 
 def test_without_aspects_nothing_is_said_of_them():

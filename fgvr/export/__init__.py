@@ -1,0 +1,1 @@
+"""What leaves a run: its models for other runtimes, its photos with their names for other tools, its vectors."""
