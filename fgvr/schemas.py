@@ -388,6 +388,20 @@ ENCODER_TARGETS = pa.schema(
     ]
 )
 
+ADAPTATION = pa.schema(
+    [
+        IMAGE_ID,
+        ("role", pa.string()),  # `learn`: learned from; `judge`: never learned from, asked about before and after
+        ("name", pa.string()),  # the trusted name
+        ("why", pa.string()),  # why it is trusted: `checked` by a person, or `agreed` (fgvr.adapt.trusted)
+        ("answer_before", pa.string()),  # the model's own greedy answer; this and what follows is null of `learn`
+        ("answer_after", pa.string()),  # likewise with the adapter
+        ("right_before", pa.bool_()),
+        ("right_after", pa.bool_()),
+        ERROR,
+    ]
+)
+
 STUDENT_TARGETS = pa.schema(
     [
         IMAGE_ID,

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 ISSUES_FILE = "issues.csv"
 LISTED = 1_000
 """Images in that file."""
+NOTHING_NEAR = "no label reaches it from its neighbours"
+"""In the column `why`: the neighbours say nothing, neither for the label nor against it."""
 
 
 class Issues(Stage):
@@ -192,7 +194,7 @@ def _not_judged(embedded: bool) -> str:
 def _why(found: LabelIssues, at: int, label: str, space: Sequence[str]) -> str:
     """What the neighbours say of the image at place `at`."""
     if found.other[at] == NONE and not found.own_share[at]:
-        return "no label reaches it from its neighbours"
+        return NOTHING_NEAR
     other = "" if found.other[at] == NONE else f", {found.other_share[at]:.0%} {space[found.other[at]]}"
     return f"its neighbours' labels: {found.own_share[at]:.0%} {label}{other}"
 

@@ -40,6 +40,7 @@ STAGES = {
     "encoder": "distill_encoder:Encoder",
     "issues": "issues:Issues",
     "reasked": "reask:Reasked",
+    "adaptation": "adapt:Adaptation",
     "neighbours": "candidates:LabelNeighbours",
     "candidates": "candidates:Candidates",
     "views": "embed:Views",

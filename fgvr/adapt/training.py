@@ -6,14 +6,16 @@ Only the language model's attention is adapted: vLLM serves such an adapter for 
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fgvr import liveness
 from fgvr.adapt.adapter_folder import AdapterError, Verdict, write_record
 from fgvr.adapt.rewards import rewards
 from fgvr.adapt.schedule import Stages, coefficient
@@ -24,6 +26,9 @@ from fgvr.names.aliases import AliasTable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+STATE = "trainer_state.json"
+"""The last file of a checkpoint that is written."""
+Told = Callable[[Mapping[str, float]], None]
 TARGETS = r".*language_model.*\.(q|k|v|o)_proj"
 """Layers that get an adapter."""
 
@@ -45,6 +50,7 @@ class Recipe:
         save_steps: steps between checkpoints.
         seed: of order, answers and LoRA's weights.
         gpu: whether a GPU computes.
+        prompt: what the model is asked about each photo.
     """
 
     steps: int = 60
@@ -59,6 +65,7 @@ class Recipe:
     save_steps: int = 20
     seed: int = 0
     gpu: bool = False
+    prompt: str = LABEL_PROMPT
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,15 @@ def load(folder: str | Path) -> tuple[Any, Any]:
 
 
 def adapt(
-    model: Any, processor: Any, learned: Photos, recipe: Recipe, folder: Path, *, aliases: AliasTable | None = None
+    model: Any,
+    processor: Any,
+    learned: Photos,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    aliases: AliasTable | None = None,
+    told: Told | None = None,
+    kept: Callable[[Path], None] | None = None,
 ) -> tuple[Any, list[Step]]:
     """Train an adapter, or go on from the last checkpoint in the folder; returns the adapted model and every step.
 
@@ -113,6 +128,8 @@ def adapt(
         recipe: how.
         folder: for checkpoints.
         aliases: of the label space.
+        told: called after every step with its epoch, loss and mean reward.
+        kept: called with every checkpoint's folder when it is whole.
 
     Raises:
         AdapterError: no or one name, a missing extra, or a loss that is no number.
@@ -127,11 +144,29 @@ def adapt(
         )
     if recipe.beta <= 0:
         raise AdapterError(f"adapt.beta = {recipe.beta:g}: must be above 0, since the sign decides when it explores")
-    from transformers.trainer_utils import get_last_checkpoint
-
     trainer = _trainer(model, processor, learned, recipe, folder, aliases=aliases or AliasTable())
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    trainer.add_callback(_tell(told, kept))
+    last = last_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return trainer.model, [_step(row) for row in trainer.state.log_history if "entropy_coef" in row]
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint that was written to its end; None where there is none.
+
+    The trainer's state is what is written last: a worker that was killed before it leaves a checkpoint without one, or
+    half of one.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda place: int(place.name.rpartition("-")[2]), reverse=True)
+    return next((place for place in found if _is_whole(place)), None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _trainer(model: Any, processor: Any, learned: Photos, recipe: Recipe, folder: Path, *, aliases: AliasTable) -> Any:
@@ -166,7 +201,7 @@ def _trainer(model: Any, processor: Any, learned: Photos, recipe: Recipe, folder
         seed=recipe.seed,
     )
     rows = {
-        "prompt": [[{"role": "user", "content": LABEL_PROMPT}]] * len(learned.names),
+        "prompt": [[{"role": "user", "content": recipe.prompt}]] * len(learned.names),
         "image": list(learned.images),
         "name": list(learned.names),
     }
@@ -203,6 +238,23 @@ def _follow(trainer: Any, recipe: Recipe) -> Any:
     return Follow()
 
 
+def _tell(told: Told | None, kept: Callable[[Path], None] | None) -> Any:
+    """The callback that reports steps and checkpoints."""
+    from transformers import TrainerCallback
+
+    class Tell(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            liveness.beat()
+            if told is not None and "reward" in (logs or {}):
+                told({"epoch": float(logs["epoch"]), "loss": float(logs["loss"]), "reward": float(logs["reward"])})
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if kept is not None:
+                kept(Path(args.output_dir, f"checkpoint-{state.global_step}"))
+
+    return Tell()
+
+
 def _step(row: dict[str, Any]) -> Step:
     return Step(
         step=int(row["step"]),
@@ -216,14 +268,21 @@ def _step(row: dict[str, Any]) -> Step:
 
 
 def answers_of(
-    model: Any, processor: Any, images: Sequence[Image], *, max_tokens: int, samples: int = 0, batch: int = 32
+    model: Any,
+    processor: Any,
+    images: Sequence[Image],
+    *,
+    max_tokens: int,
+    samples: int = 0,
+    batch: int = 32,
+    prompt: str = LABEL_PROMPT,
 ) -> list[list[str]]:
     """The greedy answer about each image, or `samples` sampled ones at temperature 1."""
     import torch
 
     said: list[list[str]] = []
     each = max(1, samples)
-    conversation = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": LABEL_PROMPT}]}]
+    conversation = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
     text = processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
     processor.tokenizer.padding_side = "left"
     model.eval()
@@ -236,6 +295,7 @@ def answers_of(
             ids = model.generate(**inputs, max_new_tokens=max_tokens, num_return_sequences=each, **how)
         texts = processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         said += [texts[place : place + each] for place in range(0, len(texts), each)]
+        liveness.beat()
     return said
 
 
@@ -245,10 +305,13 @@ def right(model: Any, processor: Any, photos: Photos, max_tokens: int, aliases: 
     return np.array(rewards(said, photos.names, aliases))
 
 
-def judged(before: Any, after: Any, seed: int = 0) -> Verdict:
-    """Compare the right answers (float64 [N], 0 or 1) before and after, photo by photo."""
+def judged(before: Any, after: Any, seed: int = 0, *, confidence: float = 0.95, min_gain: float = 0.0) -> Verdict:
+    """Compare the right answers (float64 [N], 0 or 1) before and after, photo by photo; see `Verdict`."""
     low, high = interval(after - before, seed=seed) or (math.nan, math.nan)
-    return Verdict(len(before), float(before.mean()), float(after.mean()), low, high)
+    gained, lost = int((after > before).sum()), int((after < before).sum())
+    return Verdict(
+        len(before), float(before.mean()), float(after.mean()), low, high, gained, lost, confidence, min_gain
+    )
 
 
 def save(model: Any, folder: Path, base: str | Path, verdict: Verdict) -> None:

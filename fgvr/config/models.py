@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from fgvr.config.base import Part
+from fgvr.config.base import RUNTIME_ONLY, Part
 from fgvr.config.model_names import DEMO_MODEL, HUB, brings_weights, in_folder
 from fgvr.config.texts import NameTemplate
 from fgvr.config.tree import Basic
@@ -113,6 +113,8 @@ class VllmBackend(WithoutServer, Backend, runs_here=True, billed_by_token=False,
     adapter: str | None = None
     """Folder of a LoRA adapter (PEFT, safetensors) with which the model answers, known by its content; null: none. Only
     adapters that docs/adapt.md describes are served."""
+    adapter_anyway: Annotated[bool, RUNTIME_ONLY] = False
+    """Have an adapter answer although its record says that it was not better than the model itself (docs/adapt.md)."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Precision of the weights; auto: as in the checkpoint, but 16 bits for a float32 one."""
     max_model_len: int | None = Field(default=None, ge=16)
@@ -159,6 +161,8 @@ class VllmBackend(WithoutServer, Backend, runs_here=True, billed_by_token=False,
         """See Part: only the hub has revisions."""
         if self.revision is not None and (self.model == DEMO_MODEL or in_folder(self.model)):
             yield "revision", f"{self.model} is no hub model, and only these have revisions; leave it out"
+        if self.adapter_anyway and self.adapter is None:
+            yield "adapter_anyway", "there is no adapter; name its folder (adapter), or leave this out"
 
 
 def check_base_url(url: str) -> None:

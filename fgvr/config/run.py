@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from fgvr.config.adapt import Adapt
 from fgvr.config.augment import Augment
 from fgvr.config.base import Part, Workers
 from fgvr.config.baselines import Baselines
@@ -245,6 +246,7 @@ class Config(Part):
     makd: Makd = Makd()
     compare: Compare = Compare()
     distill: Distill = Distill()
+    adapt: Adapt = Adapt()
     baselines: Baselines = Baselines()
     evaluate: Evaluate = Evaluate()
     infer: Infer = Infer()

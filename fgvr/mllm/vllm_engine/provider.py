@@ -85,7 +85,7 @@ class VllmProvider(Provider):
         check_engine_args(config.engine_args, on_cpu=asked.workers.num_gpus == 0, place=asked.place)
         if config.adapter is not None:
             base = model_files.find(config).folder if self._is_here() else None
-            check_adapter(config.adapter, base, field=f"{asked.place}.adapter")
+            check_adapter(config.adapter, base, field=f"{asked.place}.adapter", anyway=config.adapter_anyway)
         if not self._is_here():
             return None  # the worker that fetches it checks again
         return _check_memory(config, asked, size_of(config, model_files.find(config)))

@@ -283,7 +283,7 @@ def engine_arguments(config: VllmBackend, files: ModelFiles, *, on_cpu: bool, vi
     else:
         arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
     if config.adapter is not None:
-        rank = check_adapter(config.adapter, files.folder)
+        rank = check_adapter(config.adapter, files.folder, anyway=config.adapter_anyway)
         fits = next((most for most in _LORA_RANKS if most >= rank), rank)
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": fits}
     return arguments | config.engine_args
