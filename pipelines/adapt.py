@@ -175,8 +175,8 @@ def _conclude(summary: StageSummary, folder: StageFolder, trusted: Trusted, adap
         "same_reward": same,
     }
     summary.extra = {"taken": verdict.taken, "said": verdict.sentence(), "trusted": trusted.counts}
-    log.info("adaptation: %s", verdict.sentence())
     if verdict.taken:
+        log.info("adaptation: %s", verdict.sentence())
         log.info("adaptation: have it name your photos: python pipelines/label.py … --mllm.adapter %s", place)
         return
     remarks = [f"{verdict.sentence()}; mllm.adapter refuses it"]

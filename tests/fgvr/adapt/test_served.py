@@ -38,7 +38,7 @@ def strong(tmp_path_factory) -> tuple[Path, list[Image.Image], list[str], list[s
             if "lora_" in name:
                 weights.mul_(2)
     folder = tmp_path_factory.mktemp("strong")
-    save(adapted, folder, MLLM_PATH, Verdict(6, 0.5, 0.5, 0, 0))
+    save(adapted, folder, MLLM_PATH, Verdict(6, 0.5, 0.5, 0, 0, 0, 0))
     return folder, images, plain, [said[0] for said in answers_of(adapted, processor, images, max_tokens=8)]
 
 
@@ -46,7 +46,9 @@ def vllm_says(folder: Path, images: list[Image.Image]) -> list[str]:
     """What vLLM answers with the adapter of this folder."""
     from fgvr.mllm.vllm_engine.engine import VllmEngine
 
-    engine = VllmEngine(VllmBackend(adapter=str(folder), dtype="float32", cpu_kv_cache_gb=0.25, max_model_len=256))
+    engine = VllmEngine(
+        VllmBackend(adapter=str(folder), adapter_anyway=True, dtype="float32", cpu_kv_cache_gb=0.25, max_model_len=256)
+    )
     requests = [
         ImageRequest(Picture.of(image), image_conversation(LABEL_PROMPT), Sampling(max_tokens=8)) for image in images
     ]
