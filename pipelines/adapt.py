@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 ADAPTER_FOLDER: Final = "adapter"
 TRUST_FILE: Final = "trust.json"
 LEARN, JUDGE = "learn", "judge"
+COLLAPSED: Final = 0.1
+"""Loss in the share of right answers from which a remark is made."""
 SURE: Final = 0.98
 """Share of right answers before the training from which a remark is made: there is hardly anything to gain."""
 
@@ -180,6 +182,11 @@ def _conclude(summary: StageSummary, folder: StageFolder, trusted: Trusted, adap
         log.info("adaptation: have it name your photos: python pipelines/label.py … --mllm.adapter %s", place)
         return
     remarks = [f"{verdict.sentence()}; mllm.adapter refuses it"]
+    if verdict.after < verdict.before - COLLAPSED:
+        remarks.append(
+            "it has unlearned what the model knew, as happens where the rate is too high; lower adapt.lr, or set "
+            "adapt.stages to exploit"
+        )
     if verdict.before >= SURE:
         remarks.append(
             f"the model was right on {verdict.before:.0%} of the photos that judge, so there was hardly anything to "
