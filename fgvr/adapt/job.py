@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fgvr import liveness, storage
-from fgvr.adapt.adapter_folder import AdapterError, Verdict
 from fgvr.adapt.rewards import rewards
 from fgvr.adapt.training import STATE, Photos, Recipe, Step, Told, adapt, answers_of, judged, load, save
 from fgvr.config.data import ImageLimits
 from fgvr.config.models import VllmBackend
 from fgvr.images.pictures import PictureReader
+from fgvr.mllm.adapter_folder import AdapterError, Verdict
 from fgvr.names.aliases import AliasTable
 from fgvr.schemas import Failure
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fgvr import liveness
-from fgvr.adapt.adapter_folder import AdapterError, Verdict, write_record
 from fgvr.adapt.rewards import rewards
 from fgvr.adapt.schedule import Stages, coefficient
 from fgvr.config.near import LABEL_PROMPT
 from fgvr.metrics.bootstrap import interval
+from fgvr.mllm.adapter_folder import AdapterError, Verdict, write_record
 from fgvr.names.aliases import AliasTable
 
 if TYPE_CHECKING:

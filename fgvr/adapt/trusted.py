@@ -8,8 +8,8 @@ from typing import Final, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from fgvr.adapt.adapter_folder import AdapterError
 from fgvr.arrays import NONE, Ids, Labels
+from fgvr.mllm.adapter_folder import AdapterError
 from fgvr.simulation import mixed
 from fgvr.sources.sampling import first_of
 

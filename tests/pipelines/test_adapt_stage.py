@@ -16,12 +16,12 @@ from PIL import Image
 from cluster.stage import RunContext
 from fgvr import schemas
 from fgvr.adapt import training
-from fgvr.adapt.adapter_folder import AdapterError, check_adapter
 from fgvr.adapt.rewards import rewards
 from fgvr.config import Config, ConfigError, VllmBackend, build
 from fgvr.demo.paths import MLLM_PATH
 from fgvr.demo.samples import sample
 from fgvr.demo.species import SPECIES
+from fgvr.mllm.adapter_folder import AdapterError, check_adapter
 from fgvr.mllm.backends import backend_identity
 from pipelines import adapt
 from pipelines.preflight import check_tables

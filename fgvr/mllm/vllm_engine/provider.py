@@ -12,11 +12,11 @@ from itertools import product
 from typing import Any
 
 from fgvr import hub, storage
-from fgvr.adapt.adapter_folder import check_adapter
 from fgvr.config import ConfigError
 from fgvr.config.model_names import DEMO_MODEL
 from fgvr.config.models import VllmBackend
 from fgvr.digests import folder_digest
+from fgvr.mllm.adapter_folder import check_adapter
 from fgvr.mllm.backend import ASSUMED_BILLIONS, AskedBy, MllmBackend, Provider, Size
 from fgvr.mllm.vllm_engine import model_files
 from fgvr.mllm.vllm_engine.memory import (

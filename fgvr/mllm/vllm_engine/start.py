@@ -17,9 +17,9 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Final
 
-from fgvr.adapt.adapter_folder import check_adapter
 from fgvr.config.models import VllmBackend
 from fgvr.hub import PICKLED
+from fgvr.mllm.adapter_folder import check_adapter
 from fgvr.mllm.vllm_engine.memory import (
     GIB,
     NotEnoughMemory,

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from fgvr.adapt import training
-from fgvr.adapt.adapter_folder import AdapterError, Verdict, check_adapter
 from fgvr.adapt.rewards import rewards
 from fgvr.adapt.schedule import coefficient
 from fgvr.adapt.training import Photos, Recipe, adapt, judged, load, right, save
 from fgvr.demo.paths import MLLM_PATH
 from fgvr.demo.samples import sample
 from fgvr.demo.species import SPECIES
+from fgvr.mllm.adapter_folder import AdapterError, Verdict, check_adapter
 from fgvr.names.aliases import AliasTable
 
 SMALL = {"answers": 4, "photos": 2, "max_tokens": 8, "lr": 1e-3}

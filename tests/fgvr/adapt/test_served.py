@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fgvr.adapt.adapter_folder import AdapterError, Verdict, check_adapter
 from fgvr.adapt.training import TARGETS, answers_of, load, save
 from fgvr.config.models import VllmBackend
 from fgvr.config.near import LABEL_PROMPT
 from fgvr.demo.paths import MLLM_PATH
 from fgvr.demo.samples import sample
 from fgvr.images.pictures import Picture
+from fgvr.mllm.adapter_folder import AdapterError, Verdict, check_adapter
 from fgvr.mllm.backend import ImageRequest, Sampling
 from fgvr.mllm.backends import backend_identity
 from fgvr.mllm.prompts import image_conversation

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from fgvr.adapt.adapter_folder import AdapterError, Verdict, check_adapter, write_record
 from fgvr.adapt.training import judged, last_checkpoint
 from fgvr.adapt.trusted import Split, joined_groups, reasons, split
 from fgvr.arrays import NONE
+from fgvr.mllm.adapter_folder import AdapterError, Verdict, check_adapter, write_record
 
 SHARE = {"judge_share": 0.3, "max_learned": 1000, "max_judged": 1000}
 
