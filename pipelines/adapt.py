@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fgvr.arrays import NONE
-from fgvr.config import Config, ConfigError, VllmBackend
+from fgvr.config import Config, ConfigError
 from pipelines.asks import Work
 from pipelines.beliefs import own_names
 from pipelines.checked import checked_names
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fgvr.adapt.training import Recipe
     from fgvr.adapt.trusted import Flags, Split
     from fgvr.arrays import Ids, Labels
+    from fgvr.config import VllmBackend
 
 log = logging.getLogger(__name__)
 
@@ -202,10 +203,12 @@ def _conclude(summary: StageSummary, folder: StageFolder, trusted: Trusted, adap
 
 def _model(config: Config) -> VllmBackend:
     """The model to adapt; raises ConfigError for one that is not run here, or has an adapter already."""
-    model = config.mllm
-    if not isinstance(model, VllmBackend):
+    from fgvr.mllm.backends import with_weights
+
+    model = with_weights(config.mllm)
+    if model is None:
         raise ConfigError(
-            f"mllm.kind = {model.kind}: an adapter changes the weights of a model that runs here; set it to vllm"
+            f"mllm.kind = {config.mllm.kind}: an adapter changes the weights of a model that runs here; set it to vllm"
         )
     if model.adapter is not None:
         raise ConfigError(
@@ -334,12 +337,11 @@ def _in_words(trusted: Trusted, parts: Split) -> str:
 
 def _job(run: Run, parts: Split, folder: StageFolder, training: str) -> AdaptJob:
     from fgvr.adapt.job import AdaptJob
-    from fgvr.mllm.backends import exactly
+    from fgvr.mllm.backends import exactly, with_weights
     from fgvr.names.aliases import read_aliases
 
     config, adapt = run.config, run.config.adapt
-    model = exactly(_model(config))
-    assert isinstance(model, VllmBackend)  # noqa: S101  # pinning keeps the kind
+    model = with_weights(exactly(_model(config))) or _model(config)  # pinning keeps the kind
     return AdaptJob(
         model=model,
         learned=_named(run, parts.learned),

@@ -62,6 +62,11 @@ def backend_identity(config: Mllm) -> dict[str, Any]:
     return {"kind": config.kind, "asking": ASKING, **provider(config).identity()}
 
 
+def with_weights(config: Mllm) -> VllmBackend | None:
+    """The backend whose model's weights are at hand, so that an adapter can be trained for it; None: they are not."""
+    return config if isinstance(config, VllmBackend) else None
+
+
 def exactly(config: Mllm) -> Mllm:
     """The same backend for workers: a hub name is pinned to its current commit. Raises ModelError."""
     return provider(config).pinned()
