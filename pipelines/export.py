@@ -265,6 +265,8 @@ def _summary(facts: Mapping[str, Any]) -> str:
     if "largest_difference" in facts:
         worst = facts["largest_difference"]
         said.append("not compared" if worst is None else f"differs by {worst:.1g} at most")
+    if columns := facts.get("metadata_columns"):
+        said.append(f"it predicts as if {', '.join(columns)} were missing, beside which it was trained")
     return f"{facts['folder']} ({facts['kind']}): {'; '.join(said)}"
 
 

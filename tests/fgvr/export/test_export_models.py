@@ -7,18 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import timm
 import torch
 
 from fgvr.config.data import ImageLimits
+from fgvr.config.metadata import Metadata
 from fgvr.demo.paths import CLIP_PATH
 from fgvr.export.onnx_model import export_onnx
 from fgvr.export.places import Destination, ExportError
 from fgvr.export.timm_model import export_timm
+from fgvr.heads.beside import Beside
 from fgvr.heads.networks import Kind, build_network
+from fgvr.heads.training import HeadRecipe
+from fgvr.metadata.fitted import fit
 from fgvr.models.base import ModelFolderError
 from fgvr.models.head import HeadModel, VectorClasses, load_vector_classes
+from fgvr.models.learned_head import learn_heads, sets_of_labels
 from fgvr.models.student import StudentClassifier, StudentSpec, build_student, save_student, timm_preprocess
 from fgvr.selection.whitening import fit_whitening
 
@@ -83,6 +89,28 @@ def test_onnxruntime_gives_a_student_s_probabilities(tmp_path: Path, backbone: s
     sizes = json.loads(said["preprocessing"])
     assert (sizes["input_size"], sizes["resize"], sizes["stored_side"]) == (64, 72, 108)
     assert (tmp_path / "out" / "labels.txt").read_text().count("\n") == len(LABELS)
+
+
+def test_a_head_that_sees_metadata_says_so_and_predicts_as_without_it(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    random = np.random.default_rng(0)
+    labels = np.arange(200) % 4
+    vectors = np.eye(8, dtype=np.float32)[labels // 2] + random.normal(0, 0.05, (200, 8)).astype(np.float32)
+    texts = {"kind": pa.array([("odd", "even")[label % 2] for label in labels])}
+    columns = Metadata(columns={"kind": "category"})
+    fitted, _ = fit(texts, columns)
+    beside = Beside(fitted, fitted.encode(texts), columns)
+    sets, recipe = sets_of_labels(labels), HeadRecipe(kind="linear", loss="ce")
+    learned = learn_heads(vectors, labels, sets, list("abcd"), None, recipe=recipe, beside=beside)
+    HeadModel(learned.classes, None).save(tmp_path / "model")
+    facts = export_onnx(tmp_path / "model", Destination(str(tmp_path / "out"), "onnx"))
+    assert facts["metadata_columns"] == ["kind"]
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    assert json.loads(session.get_modelmeta().custom_metadata_map["metadata_columns"]) == ["kind"]
+    (found,) = session.run(None, {"vectors": vectors})
+    classes = load_vector_classes(tmp_path / "model")
+    assert np.abs(found - classes.scores(vectors)).max() <= 1e-3
+    assert np.abs(found - classes.scores_with(vectors, texts)).max() > 0.1  # the columns would have mattered
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "mlp"])
