@@ -51,7 +51,7 @@ setup-gpu: ## .venv with CUDA builds
 	cluster/setup.sh gpu $(VENV) $(PYTHON)
 
 # The stamp is the last thing that set-up writes, so that what was interrupted is done again.
-$(STAMP): pyproject.toml cluster/setup.sh $(wildcard cluster/constraints-*.txt)
+$(STAMP): pyproject.toml setup.py cluster/setup.sh $(wildcard cluster/constraints-*.txt)
 	cluster/setup.sh same $(VENV) $(PYTHON)
 
 clean: ## remove .venv, caches and the demo's run

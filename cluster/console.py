@@ -12,6 +12,7 @@ import traceback
 from types import TracebackType
 
 from cluster.ray_private import CHATTY
+from fgvr.commands import as_called
 from fgvr.redact import safe
 
 # Libraries and the lowest level that is shown.
@@ -35,7 +36,7 @@ class SafeFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The formatted line, with its traceback if there is one."""
-        return safe(super().format(record))
+        return as_called(safe(super().format(record)))
 
 
 def show_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

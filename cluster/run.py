@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from cluster.console import show_progress
 from cluster.ownership import TOLD, ends_when_told, owned
 from fgvr import storage
+from fgvr.commands import as_called
 from fgvr.config import Config, load_config, to_yaml
 from fgvr.errors import UserError, user_error_in
 from fgvr.hub import names_kept
@@ -94,7 +95,7 @@ def _show_plan(config: Config, plan: Callable[[Config], str], check: Callable[[C
     except UserError as error:
         problem = error
     try:
-        sys.stdout.write(safe(plan(config)))
+        sys.stdout.write(as_called(safe(plan(config))))
     except Exception as error:
         raise problem or error from None
     if problem is not None:
@@ -138,7 +139,7 @@ def run_main(
     try:
         stage = Path(sys.argv[0]).stem  # --help of pipelines/label.py shows only label
         given = [word for word in words if word not in PLAN_FLAGS] if plan else words
-        config = load_config(given, presets, doc or "", stage=stage)
+        config = load_config(given, presets, as_called(doc or ""), stage=stage)
         check_installation()
         with names_kept():  # from the first check on
             if plan is not None and planned:
@@ -161,5 +162,5 @@ def run_main(
         if known is None:
             raise
         log.debug("the whole error", exc_info=error)
-        sys.stderr.write(safe(f"{'stopped' if begun else 'not started'}: {known}\n"))
+        sys.stderr.write(as_called(safe(f"{'stopped' if begun else 'not started'}: {known}\n")))
         raise SystemExit(getattr(known, "status", 1) if begun else 2) from None

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 from cluster.lease import RELEASED, Owner
@@ -114,11 +115,11 @@ class RunStatus:
         """The same command with the resolved config of the run folder, in case the config file has changed since."""
         if self.session is None or self.command is None:
             return None
-        script = next((n for n, word in enumerate(self.session.command) if word.endswith(".py")), None)
-        if script is None:
-            return None
         command, config = self.session.command, ["--config", storage.join(self.folder, "config.yaml")]
-        return continuing(self.session, [*command[: script + 1], *_own_options(command[script + 1 :]), *config])
+        options = _first_option(command)
+        if options is None:
+            return None
+        return continuing(self.session, [*command[:options], *_own_options(command[options:]), *config])
 
 
 def run_status(folder: str, now: float | None = None, *, watched: float = WATCHED) -> RunStatus:
@@ -177,6 +178,16 @@ def _without_take_over(words: Sequence[str]) -> list[str]:
         if name != TAKE_OVER:
             kept.append(word)
     return kept
+
+
+def _first_option(words: Sequence[str]) -> int | None:
+    """Where the options of a script begin, `python x.py …`, `fgvr run …` or `python -m fgvr run …`; None: not known."""
+    for place, word in enumerate(words):
+        if word.endswith(".py"):
+            return place + 1
+        if PurePath(word).stem == "fgvr" and place + 1 < len(words):
+            return place + 2
+    return None
 
 
 def _own_options(words: Sequence[str]) -> list[str]:

@@ -5,6 +5,6 @@ This package holds *what* is computed. It knows neither Ray nor MLflow; `cluster
 
 from fgvr import torchvision_cpu
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 torchvision_cpu.install_import_hook()

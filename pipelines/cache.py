@@ -23,6 +23,7 @@ from pathlib import Path
 
 from cluster.progress import duration
 from fgvr import disk_cache
+from fgvr.commands import as_called, program
 from fgvr.digests import KEPT
 from fgvr.disk_cache import GIB, Entry
 from fgvr.errors import UserError
@@ -117,7 +118,9 @@ def clean(kinds: dict[str, list[Entry]]) -> list[Entry]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns 2 for arguments that cannot be used."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=program(), description=as_called(__doc__ or ""), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--clean", action="store_true", help="remove what exceeds a limit, and leftovers")
     what.add_argument("--older-than", type=seconds_of, metavar="AGE", help="remove what was not used for 12h, 30d, 2w")

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cluster.run_status import FINISHED, RunStatus, StageStatus, run_status
 from fgvr import storage
+from fgvr.commands import as_called, program
 from fgvr.config.tree import flat
 from fgvr.config.yaml_text import YamlError, read_yaml
 from fgvr.errors import UserError
@@ -269,7 +270,9 @@ def _costs(metrics: Sequence[Mapping[str, Any]], runs: Sequence[RunStatus]) -> l
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; the module's docstring has the exit statuses."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=program(), description=as_called(__doc__ or ""), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("first", help="the folder of a run, a path or an URL; usually the earlier one")
     parser.add_argument("second", help="the folder of the other run")
     parser.add_argument("--page", metavar="FILE", help="also write a page for a browser, a path or an URL")

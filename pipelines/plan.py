@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from fgvr.commands import program
 from pipelines.command import stage_main
 from pipelines.evaluate import whole_job
 from pipelines.preflight import check
@@ -31,7 +32,7 @@ LEAST = 4
 
 def _photos_to_probe(words: Sequence[str]) -> tuple[list[str], int | None]:
     """The arguments without `--probe`, and its number; exits with status 2 where that is none."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=program(), add_help=False, allow_abbrev=False)
     parser.add_argument("--probe", type=int)
     options, others = parser.parse_known_args(list(words))
     if options.probe is not None and options.probe < LEAST:

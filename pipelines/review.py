@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from fgvr.commands import as_called, program
 from fgvr.errors import UserError
 from fgvr.redact import safe
 
@@ -118,7 +119,9 @@ def _someone() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; the module's docstring has the exit statuses."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=program(), description=as_called(__doc__ or ""), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", help="the run's folder, a path or an URL")
     parser.add_argument("--who", help="your name in the decisions (default: that of your account)")
     parser.add_argument("--port", type=int, default=0, help="of the page on this machine (default: any free one)")

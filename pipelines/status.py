@@ -16,6 +16,7 @@ from datetime import datetime
 
 from cluster.progress import duration
 from cluster.run_status import FINISHED, RUNNING, RunStatus, StageStatus, run_status
+from fgvr.commands import as_called, program
 from fgvr.errors import UserError
 from fgvr.failures import Failures, table_place
 from fgvr.redact import MASK, masked_tree, safe
@@ -108,7 +109,9 @@ def _what_next(status: RunStatus) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns 2 where there is no run, as for a wrong argument, and 130 for Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=program(), description=as_called(__doc__ or ""), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", help="the run's folder, a path or an URL")
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     options = parser.parse_args(argv)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from cluster.run import UserError, run_main
 from fgvr import storage
+from fgvr.commands import as_called, program
 from fgvr.config import Config, ConfigError
 from fgvr.config.help import help_topic
 from fgvr.config.load import help_page
@@ -178,8 +179,8 @@ def _plan(config: Config, options: Options) -> str:
 def parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
     """The sweep's own flags, and the remaining ones for the config."""
     parser = argparse.ArgumentParser(
-        prog="python tune/sweep.py",
-        description=__doc__,
+        prog=program() or "python tune/sweep.py",
+        description=as_called(__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
         allow_abbrev=False,
