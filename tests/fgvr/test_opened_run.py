@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -34,6 +35,8 @@ def test_predictions_have_the_photo_beside_the_name(run: Path) -> None:
     found = fgvr.open_run(run).predictions()
     assert found.columns == ["uri", "label", "score", "abstained", "error"]
     assert list(zip(found["uri"], found["label"], strict=True)) == expected
+    assert found["error"].to_list() == [(row["error"] or {}).get("reason") for row in rows_of(run, "predictions")]
+    assert found["error"].dtype == pl.String  # a struct could not be written as CSV
 
 
 def test_names_are_counted(run: Path) -> None:
