@@ -120,8 +120,8 @@ class OpenedRun:
         return found
 
     def predictions(self) -> pl.DataFrame:
-        """A row per photo: `uri`, `label`, `score` (0 to 1), `abstained`, and `error`, the reason code where there is no
-        label (`fgvr.failures`).
+        """A row per photo: `uri`, `label`, `score` (0 to 1), `abstained`, and `error`, the reason code where there is
+        no label (`fgvr.failures`).
         """
         import polars as pl
 
