@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from fgvr.commands import as_called, program
 from fgvr.errors import UserError
 from fgvr.redact import safe
 
@@ -207,7 +208,9 @@ def _checked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=program(), description=as_called(__doc__ or ""), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", help="the run's folder, a path or an URL")
     parser.add_argument("--to", choices=FORMATS, help="the format")
     parser.add_argument(
