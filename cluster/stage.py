@@ -171,6 +171,7 @@ class RunContext:
         compute: Callable[[StageFolder], StageSummary],
         workers: Workers | TrainWorkers | None = None,
         versions: Mapping[str, str] | None = None,
+        what: str = "",
     ) -> Table:
         """The table of a stage: found finished, or computed by `compute` and committed.
 
@@ -182,6 +183,7 @@ class RunContext:
             compute: writes parts and files to the folder and returns a summary.
             workers: its workers, whose type of device the manifest records; None: the driver.
             versions: by name, versions of inputs that the fingerprint uses instead of the current ones.
+            what: what the console adds where the stage starts.
 
         Raises:
             TooManyFailures: more rows failed than run.max_error_share allows.
@@ -202,7 +204,7 @@ class RunContext:
             return before
         if retry and not self.config.run.retry_failed:
             log.info("%s: ingest.limits allow more than before: what failed by them is tried again", name)
-        log.info("%s: %s", name, "started" if before is None else "trying failed rows again")
+        log.info("%s: %s%s", name, "started" if before is None else "trying failed rows again", what)
         invented = made_up(plain(decides), [table.extra for table in inputs])
         if invented:
             log.warning("%s: MADE UP, by simulated models (%s)", name, ", ".join(invented))

@@ -452,10 +452,15 @@ class Labels(NameStage):
 
     def compute(self, run: Run, folder: StageFolder) -> StageSummary:
         """Where answers are shared, also write whose answer each image got."""
+        from fgvr.names.label_space import LABEL_SPACE_FILE, LabelSpace
+        from fgvr.names.odd_names import odd_remarks, often
         from pipelines.checked import CHECKED, write_checked
         from pipelines.duplicates import SHARED, write_photos
 
         summary = super().compute(run, folder)
+        space = LabelSpace.from_json(storage.read_bytes(folder.path(LABEL_SPACE_FILE)))
+        log.info("labels: %s", often(space))
+        summary.remarks = (*summary.remarks, *odd_remarks(space))
         if run.config.label.duplicate_similarity is not None:
             answers = run.table(next(iter(self.reads(run))))
             shared = write_photos(folder, run.table("duplicates"), list(not_asked(answers, self.reviewed(run).names)))

@@ -160,6 +160,15 @@ class Run:
         others = [other for other in self.later() if other.table != stage.table]
         return asked is not None and any(_asked_of(other, self.config) == asked for other in others)
 
+    def _in_words(self, stage: Stage) -> str:
+        """Which of the expected tables this is, and what it holds, for the console: ", 3 of 18: the labels of …"."""
+        first, _, _ = (stage.__doc__ or "").strip().partition(".")
+        held = f": {first[:1].lower()}{first[1:]}" if first else ""
+        if stage.table not in self.ahead:
+            return held
+        number = 1 + sum(name in self.tables for name in self.ahead)
+        return f", {number} of {len(self.ahead)}{held}"
+
     def _made(self, stage: Stage, inputs: Sequence[Table]) -> Table:
         table = self.context.stage(
             stage.table,
@@ -168,6 +177,7 @@ class Run:
             compute=lambda folder: stage.compute(self, folder),
             workers=workers_at(self.config, stage.workers(self.config)),
             versions=stage.versions(self),
+            what=self._in_words(stage),
         )
         stage.made(self, table)
         return table
