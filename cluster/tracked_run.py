@@ -61,7 +61,7 @@ def tracked_run(config: Config, folder: str) -> Iterator[Tracker]:
     try:
         with opened(tracker):
             try:
-                tracker.begin(to_yaml(config))
+                tracker.begin(to_yaml(config), config.model_dump(mode="json", exclude_defaults=True))
                 yield tracker
                 status = FINISHED
             finally:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RUN_FILE = "mlflow_run.json"
+DESCRIPTION = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description."""
 
 
 class TrackingError(UserError, RuntimeError):
@@ -135,8 +137,13 @@ class Tracker:
         """The parent run as MLflow knows it now."""
         return self._sender.client.get_run(self.run_id)
 
-    def begin(self, config_text: str) -> None:
+    def begin(self, config_text: str, given: Mapping[str, Any]) -> None:
         """Open the parent run, new or continued, and send what earlier sessions could not.
+
+        Args:
+            config_text: the whole config.
+            given: the fields that are not at their defaults, which become parameters of a new run; a continued one
+                keeps those of its first session, since MLflow changes none.
 
         Raises:
             TrackingError: the store or the experiment does not exist.
@@ -154,6 +161,9 @@ class Tracker:
                     log.warning("MLflow run %s of an earlier session is gone; starting a new one", self.note.run_id)
                     self.note.run_id = ""
                 earlier = bool(self.note.run_id)
+                if not earlier:
+                    self.note.news.params, renamed = named(flat(plain(given)))
+                    self.note.news.tags |= names_tag(renamed)
                 self._sender.run_id(self.note, None)
                 self._write_run_file()
                 if earlier:
@@ -227,6 +237,12 @@ class Tracker:
         """Log metrics of the whole pipeline; inside a stage's block they are sent when the stage has ended well."""
         news = News()
         news.measure(metrics)
+        self._of_run(news)
+
+    def describe(self, text: str) -> None:
+        """Set the description of the parent run, Markdown, which MLflow shows on its page; likewise."""
+        news = News()
+        news.tag({DESCRIPTION: text})
         self._of_run(news)
 
     def log_file(self, uri: str, folder: str | None = None) -> None:

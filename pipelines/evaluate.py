@@ -376,9 +376,30 @@ def _track(run: Run, table: StageFolder, results: Results) -> None:
     """
     tracker = table.context.tracker
     tracker.log_metrics(_numbers(results))
+    tracker.describe(_description(run, results))
     for name in FILES:
         tracker.log_file(table.path(name), "report")
     tracker.log_file(run.table("labels").path("aliases.csv"), "labels")
+
+
+def _description(run: Run, results: Results) -> str:
+    """The results as a table in Markdown, what is recommended, and where the report is."""
+    from fgvr.report.console import METHOD_TITLES
+
+    lines = ["| method | top-1 | sACC | cACC |", "|---|---|---|---|"]
+    for name, method in results.methods.items():
+        found = method.scores
+        cells = ("–", "–", "–") if found is None else (f"{each:.1f}" for each in (found.top1, found.sacc, found.cacc))
+        lines.append(f"| {METHOD_TITLES.get(name, name)} | {' | '.join(cells)} |")
+    compared = results.evaluation
+    return "\n\n".join(
+        [
+            *([] if results.recommendation is None else [results.recommendation.why]),
+            f"{compared.images:,} images compared, {compared.scored:,} with a known name.",
+            "\n".join(lines),
+            f"Report: {masked(storage.join(run.folder, 'report', 'report.html'))}",
+        ]
+    )
 
 
 def show(run: Run) -> None:

@@ -55,6 +55,7 @@ def test_a_stage_is_a_nested_run_with_parameters_and_metrics_in_the_run_folder(t
     assert nested.data.tags["failed.corrupt"] == "corrupt (3), e.g. image 7 (photos/owl.jpg): cut�[2J off"
     parent = client.get_run(tracker.run_id)
     assert (parent.info.status, parent.info.run_name) == ("FINISHED", "birds")
+    assert parent.data.params == {"run.name": "birds"}  # what is not at its default, so that runs can be compared
     assert "config.yaml" in [file.path for file in client.list_artifacts(tracker.run_id)]
 
 
@@ -192,3 +193,14 @@ def test_files_and_numbers_of_the_whole_run(tmp_path: Path) -> None:
     client = mlflow.MlflowClient(tracker.uri)
     assert client.get_run(tracker.run_id).data.metrics == {"near.siou": 0.5}
     assert [file.path for file in client.list_artifacts(tracker.run_id, "report")] == ["report/report.html"]
+
+
+def test_a_run_has_a_description_and_keeps_the_parameters_of_its_first_session(tmp_path: Path) -> None:
+    first = build({"run": {"name": "birds"}, "near": {"epochs": 7}})
+    with tracked_run(first, str(tmp_path)) as tracker:
+        tracker.describe("| method | top-1 |\n|---|---|\n| NeaR | 91.0 |")
+    with tracked_run(build({"run": {"name": "birds"}, "near": {"epochs": 9}}), str(tmp_path)) as again:
+        assert again.run_id == tracker.run_id
+    found = mlflow.MlflowClient(tracker.uri).get_run(tracker.run_id)
+    assert found.data.params == {"run.name": "birds", "near.epochs": "7"}
+    assert found.data.tags["mlflow.note.content"].endswith("| NeaR | 91.0 |")

@@ -97,7 +97,7 @@ def test_sacc_and_cacc_stand_beside_top1_and_the_worst_go_to_mlflow(tmp_path: Pa
     assert kids.cacc_gap == pytest.approx(kids.gap)
     page = render(replace(content(), results=replace(content().results, slices=found)))
     shown = page.partition('id="slices"')[2].partition("</section>")[0]
-    assert '<th class="number">sACC</th><th class="number">cACC</th>' in shown
+    assert '<th scope="col" class="number">sACC</th><th scope="col" class="number">cACC</th>' in shown
     assert shown.count(f"<small>{kids.cacc_gap:+.1f}</small>") >= 2
 
     metrics = slice_numbers(found, "sacc.mini")
