@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fgvr.review.audit_file import AuditSample, Drawn
 from fgvr.review.decisions import BadDecision, Decision, Kind, fold
 from fgvr.review.log import DecisionLog, effective_decisions
 
@@ -145,3 +146,21 @@ def test_an_object_store_has_an_object_per_batch() -> None:
     other.append([second])
     assert [each.id for each in one.read()[0]] == [first.id, second.id]
     assert effective_decisions(folder).photos["x"].name == "B"
+
+
+def test_two_writers_on_s3_lose_nothing_and_an_audit_is_drawn_once(s3) -> None:
+    s3.mkdir("reviews")
+    folder = "s3://reviews/runs/mine"
+    ann, bob = DecisionLog(folder), DecisionLog(folder)
+    for number in range(5):
+        ann.append([said("right", "A", uri=f"a{number}")])
+        bob.append([said("name", "A", "B", uri=f"b{number}")])
+    assert len(ann.read()[0]) == len(bob.read()[0]) == 10
+    drawn = (Drawn(0, "a0", 0, "A", 0.5),)
+    first = AuditSample(seed=0, sizes=(9,), photos=drawn).store(ann.place)
+    second = AuditSample(seed=1, sizes=(9,), photos=(Drawn(1, "a1", 0, "A", 0.5),)).store(bob.place)
+    assert first == second  # whoever is first draws it
+    found = effective_decisions(folder)
+    assert len(found.photos) == 10
+    assert found.held_out == {"a0"}
+    assert set(found.for_training) == {*(f"a{n}" for n in range(1, 5)), *(f"b{n}" for n in range(5))}
