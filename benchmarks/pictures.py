@@ -38,11 +38,13 @@ def save(page: Page, name: str) -> None:
     sys.stdout.write(f"docs/{name}.png: {(DOCS / f'{name}.png').stat().st_size / 1024:.0f} KiB\n")
 
 
-def report(browser: Browser, run: Path) -> None:
-    """The top of the report, light and dark."""
+def report(browser: Browser, run: Path, was: Path) -> None:
+    """The top of the report, light and dark, with the place of the run, `was`, as README has it."""
+    shown = run / "report" / "report.html"
+    shown.write_text(shown.read_text(encoding="utf-8").replace(str(was), "runs/demo"), encoding="utf-8")
     for scheme, name in (("light", "demo-report"), ("dark", "demo-report-dark")):
         page = browser.new_page(viewport={"width": 1000, "height": 1320}, color_scheme=scheme)  # type: ignore[arg-type]
-        page.goto((run / "report" / "report.html").as_uri())
+        page.goto(shown.as_uri())
         save(page, name)
         page.close()
 
@@ -87,7 +89,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place, sync_playwright() as playwright:
         copy = Path(shutil.copytree(run, Path(place) / run.name))
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        report(browser, copy)
+        report(browser, copy, run)
         review(browser, copy)
         browser.close()
 
