@@ -34,10 +34,13 @@ class NoMlflow(NoTracking):
 
     def __init__(self):
         super().__init__()
-        self.metrics, self.files = {}, []
+        self.metrics, self.files, self.description = {}, [], ""
 
     def log_metrics(self, metrics):
         self.metrics |= metrics
+
+    def describe(self, text):
+        self.description = text
 
     def log_file(self, uri, folder=None):
         self.files.append(Path(uri).name)
@@ -208,6 +211,8 @@ def test_with_truth(birds, tmp_path):
     tracker = flow.context.tracker
     assert tracker.metrics["near.sacc.all-MiniLM-L6-v2"] == facts["methods"]["near"]["sacc"]
     assert tracker.files == ["metrics.json", "report.html", "aliases.csv"]
+    assert "| method | top-1 | sACC | cACC |" in tracker.description
+    assert "report.html" in tracker.description
 
     again = Run(flow.context, {name: table for name, table in flow.tables.items() if name != "report"}).table("report")
     assert again.uri == table.uri
