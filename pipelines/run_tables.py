@@ -33,7 +33,12 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-GROWING = frozenset({"samples", "photo_checks", "findings", "embeddings", "predictions"})
+GROWING = frozenset(
+    {
+        *("samples", "photo_checks", "findings", "embeddings", "predictions"),
+        *("second_looks", "decided", "drift_scores", "drift", "novel"),  # what is said of each prediction
+    }
+)
 """Tables that photos are added to with `run.increment = keep`; all others are left where they are there."""
 
 

@@ -14,7 +14,8 @@ from cluster.stage import RunContext
 from fgvr.config import build
 from fgvr.mllm.label_worker import LabelWorker
 from fgvr.tables import GROWN, Table
-from pipelines.run_tables import Look, Run
+from pipelines.registry import STAGES
+from pipelines.run_tables import GROWING, Look, Run
 from tests.untracked import NoTracking
 from tests.without_ray import parts_without_ray
 
@@ -197,3 +198,9 @@ def test_replaced_photos_begin_anew(tmp_path: Path) -> None:
     anew = run_of(tmp_path, "recompute").table("samples")
     assert [row[1] for row in listed(anew)] == ["a.png", "b.png", "d.png"]
     assert GROWN not in anew.extra
+
+
+def test_what_grows_are_tables_that_there_are_and_all_that_say_something_of_each_prediction() -> None:
+    assert STAGES.keys() >= GROWING
+    assert {"predictions", "decided", "novel"} <= GROWING
+    assert not GROWING & {"answers", "labels", "near", "heads", "base", "makd", "calibration", "drift_reference"}
