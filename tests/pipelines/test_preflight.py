@@ -168,8 +168,15 @@ KEYLESS = ["--mllm.kind", "openai", "--mllm.model", "m", "--mllm.api_key_env", "
     ],
 )
 def test_a_stage_s_script_refuses_what_it_lacks_before_the_run_is_opened(
-    script: str, flags: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: str,
+    flags: list[str],
+    named: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where there is no runs/demo of somebody who has tried the demo
+
     def opened(_config: object) -> None:
         raise AssertionError("the run was opened")
 
